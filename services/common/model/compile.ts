@@ -1,0 +1,333 @@
+// MJCF to sdpg.model.v1: MuJoCo's own compiler reads the file, we copy what it made into our
+// message and refuse what the core cannot simulate, by file, element and reason.
+import { createHash } from "node:crypto";
+import { readdir, readFile } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
+import { type MaterialSchema, type Model, ModelSchema } from "@proto/sdpg/model/v1/model_pb.ts";
+import { type MjModel, type Mujoco, mujoco } from "./mujoco.ts";
+import { type Refusal, unsupportedFeatures } from "./unsupported.ts";
+
+/** An MJCF file that does not parse, does not compile, or uses what the core does not have. */
+export class ModelError extends Error {
+  override readonly name = "ModelError";
+  /** The file; `refusals` is empty when MuJoCo itself rejected it. */
+  constructor(message: string, readonly path: string, readonly refusals: Refusal[] = []) {
+    super(message);
+  }
+}
+
+/**
+ * Compiles an MJCF file. Files it includes are looked up in its own folder.
+ * Throws ModelError with one line per problem: "file:line: element 'name': reason".
+ */
+export async function compileModel(mjcfPath: string): Promise<Model> {
+  const loaded = await loadMjcf(mjcfPath);
+  try {
+    return toMessage(loaded.mujoco, loaded.model, mjcfPath);
+  } finally {
+    loaded.model.delete();
+  }
+}
+
+/** MuJoCo's own model of a supported MJCF file. The caller frees it with `model.delete()`. */
+export async function loadMjcf(mjcfPath: string): Promise<{ mujoco: Mujoco; model: MjModel }> {
+  const mj = await mujoco();
+  const files = await readFolder(mjcfPath);
+  const vfs = new mj.MjVFS();
+  let model: MjModel;
+  try {
+    for (const [name, text] of files) vfs.addBuffer(name, new TextEncoder().encode(text));
+    model = mj.MjModel.from_xml_path(basename(mjcfPath), vfs);
+  } catch (error) {
+    throw new ModelError(describeXmlError(mjcfPath, String((error as Error).message)), mjcfPath);
+  } finally {
+    vfs.delete();
+  }
+
+  const refusals = unsupportedFeatures(model, mj);
+  if (refusals.length > 0) {
+    model.delete();
+    const lines = refusals.map((refusal) =>
+      `${locate(files, mjcfPath, refusal)}: unsupported: ${refusal.element} ` +
+      `'${refusal.name}': ${refusal.reason}`
+    );
+    throw new ModelError(lines.join("\n"), mjcfPath, refusals);
+  }
+  return { mujoco: mj, model };
+}
+
+/** Sets `contentHash` to the SHA-256 of the message serialised with the field empty. */
+export function sealModel(model: Model): Model {
+  model.contentHash = "";
+  model.contentHash = createHash("sha256").update(toBinary(ModelSchema, model)).digest("hex");
+  return model;
+}
+
+/** Copies MuJoCo's arrays into the message. They are views of its heap, hence the copies. */
+function toMessage(mj: Mujoco, m: MjModel, path: string): Model {
+  const type = mj.mjtObj;
+  const names = (kind: { value: number }, count: number) =>
+    each(count, (i) => mj.mj_id2name(m, kind.value, i) ?? "");
+  // Arrays of booleans cannot be read as a whole through these bindings, only one by one.
+  const flag = (value: boolean) => value ? 1 : 0;
+
+  return sealModel(create(ModelSchema, {
+    name: modelName(m),
+    option: {
+      timestep: m.opt.timestep,
+      gravity: list(m.opt.gravity),
+      integrator: m.opt.integrator,
+      cone: m.opt.cone,
+      solver: m.opt.solver,
+      iterations: m.opt.iterations,
+      lsIterations: m.opt.ls_iterations,
+      tolerance: m.opt.tolerance,
+      lsTolerance: m.opt.ls_tolerance,
+      impratio: m.opt.impratio,
+      disableflags: m.opt.disableflags,
+      enableflags: m.opt.enableflags,
+      density: m.opt.density,
+      viscosity: m.opt.viscosity,
+    },
+    bodies: {
+      name: names(type.mjOBJ_BODY, m.nbody),
+      parentid: list(m.body_parentid),
+      rootid: list(m.body_rootid),
+      weldid: list(m.body_weldid),
+      jntnum: list(m.body_jntnum),
+      jntadr: list(m.body_jntadr),
+      dofnum: list(m.body_dofnum),
+      dofadr: list(m.body_dofadr),
+      geomnum: list(m.body_geomnum),
+      geomadr: list(m.body_geomadr),
+      pos: list(m.body_pos),
+      quat: list(m.body_quat),
+      ipos: list(m.body_ipos),
+      iquat: list(m.body_iquat),
+      mass: list(m.body_mass),
+      inertia: list(m.body_inertia),
+      invweight0: list(m.body_invweight0),
+      gravcomp: list(m.body_gravcomp),
+    },
+    joints: {
+      name: names(type.mjOBJ_JOINT, m.njnt),
+      type: list(m.jnt_type),
+      qposadr: list(m.jnt_qposadr),
+      dofadr: list(m.jnt_dofadr),
+      bodyid: list(m.jnt_bodyid),
+      pos: list(m.jnt_pos),
+      axis: list(m.jnt_axis),
+      limited: each(m.njnt, (i) => flag(m.jnt(i).limited)),
+      range: list(m.jnt_range),
+      margin: list(m.jnt_margin),
+      solref: list(m.jnt_solref),
+      solimp: list(m.jnt_solimp),
+      stiffness: list(m.jnt_stiffness),
+    },
+    dofs: {
+      bodyid: list(m.dof_bodyid),
+      jntid: list(m.dof_jntid),
+      parentid: list(m.dof_parentid),
+      armature: list(m.dof_armature),
+      damping: list(m.dof_damping),
+      frictionloss: list(m.dof_frictionloss),
+      solref: list(m.dof_solref),
+      solimp: list(m.dof_solimp),
+      invweight0: list(m.dof_invweight0),
+    },
+    geoms: {
+      name: names(type.mjOBJ_GEOM, m.ngeom),
+      type: list(m.geom_type),
+      bodyid: list(m.geom_bodyid),
+      contype: list(m.geom_contype),
+      conaffinity: list(m.geom_conaffinity),
+      condim: list(m.geom_condim),
+      priority: list(m.geom_priority),
+      size: list(m.geom_size),
+      pos: list(m.geom_pos),
+      quat: list(m.geom_quat),
+      friction: list(m.geom_friction),
+      solmix: list(m.geom_solmix),
+      solref: list(m.geom_solref),
+      solimp: list(m.geom_solimp),
+      margin: list(m.geom_margin),
+      gap: list(m.geom_gap),
+      rgba: list(m.geom_rgba),
+      matid: list(m.geom_matid),
+      group: list(m.geom_group),
+    },
+    actuators: {
+      name: names(type.mjOBJ_ACTUATOR, m.nactuator),
+      trntype: list(m.actuator_trntype),
+      // MuJoCo keeps two ids; the second belongs to transmissions that were refused.
+      trnid: each(m.nactuator, (i) => m.actuator_trnid[2 * i]),
+      gear: list(m.actuator_gear),
+      ctrllimited: each(m.nactuator, (i) => flag(m.actuator(i).ctrllimited)),
+      ctrlrange: list(m.actuator_ctrlrange),
+      forcelimited: each(m.nactuator, (i) => flag(m.actuator(i).forcelimited)),
+      forcerange: list(m.actuator_forcerange),
+      dyntype: list(m.actuator_dyntype),
+      gaintype: list(m.actuator_gaintype),
+      biastype: list(m.actuator_biastype),
+      dynprm: list(m.actuator_dynprm),
+      gainprm: list(m.actuator_gainprm),
+      biasprm: list(m.actuator_biasprm),
+    },
+    sites: {
+      name: names(type.mjOBJ_SITE, m.nsite),
+      bodyid: list(m.site_bodyid),
+      pos: list(m.site_pos),
+      quat: list(m.site_quat),
+    },
+    qpos0: list(m.qpos0),
+    qposSpring: list(m.qpos_spring),
+    excludeSignature: list(m.exclude_signature),
+    cameras: each(m.ncam, (i) => ({
+      name: mj.mj_id2name(m, type.mjOBJ_CAMERA.value, i) ?? "",
+      mode: m.cam_mode[i],
+      bodyid: m.cam_bodyid[i],
+      targetbodyid: m.cam_targetbodyid[i],
+      pos: row(m.cam_pos, i, 3),
+      quat: row(m.cam_quat, i, 4),
+      pos0: row(m.cam_pos0, i, 3),
+      mat0: row(m.cam_mat0, i, 9),
+      fovy: m.cam_fovy[i],
+    })),
+    lights: each(m.nlight, (i) => i).filter((i) => m.light(i).active).map((i) => ({
+      name: mj.mj_id2name(m, type.mjOBJ_LIGHT.value, i) ?? "",
+      mode: m.light_mode[i],
+      bodyid: m.light_bodyid[i],
+      directional: true,
+      castshadow: Boolean(m.light(i).castshadow),
+      pos: row(m.light_pos, i, 3),
+      dir: row(m.light_dir, i, 3),
+      ambient: row(m.light_ambient, i, 3),
+      diffuse: row(m.light_diffuse, i, 3),
+      specular: row(m.light_specular, i, 3),
+    })),
+    materials: each(m.nmat, (i) => material(mj, m, i, path)),
+    statMeaninertia: m.stat.meaninertia,
+    statExtent: m.stat.extent,
+    totalMass: mj.mj_getTotalmass(m),
+  }));
+}
+
+/**
+ * A material as one flat colour, or as a checker of two. MuJoCo keeps only pixels of a
+ * texture, so a checker is recognised by them; any other picture is refused.
+ */
+function material(
+  mj: Mujoco,
+  m: MjModel,
+  i: number,
+  path: string,
+): MessageInitShape<typeof MaterialSchema> {
+  const name = mj.mj_id2name(m, mj.mjtObj.mjOBJ_MATERIAL.value, i) ?? "";
+  const rgba = row(m.mat_rgba, i, 4);
+  const common = { name, reflectance: m.mat_reflectance[i] };
+  const roles = m.mat_texid.length / m.nmat;
+  const textures = row(m.mat_texid, i, roles).filter((id) => id >= 0);
+  if (textures.length === 0) return { ...common, rgba };
+
+  const refuse = (reason: string) =>
+    new ModelError(`${path}: unsupported: material '${name}': ${reason}`, path, [
+      { element: "material", name, reason },
+    ]);
+  if (textures.length > 1) throw refuse("only one texture a material");
+  const t = textures[0];
+  const [width, height, channels] = [m.tex_width[t], m.tex_height[t], m.tex_nchannel[t]];
+  const pixel = (x: number, y: number) =>
+    row(m.tex_data.subarray(Number(m.tex_adr[t])), y * width + x, channels);
+  const same = (a: number[], b: number[]) => a.every((v, k) => v === b[k]);
+  const [first, second] = [pixel(0, 0), pixel(width - 1, 0)];
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      const odd = (x < width / 2) !== (y < height / 2);
+      if (!same(pixel(x, y), odd ? second : first)) {
+        throw refuse('only flat and builtin="checker" textures of type="2d" are rendered');
+      }
+    }
+  }
+  if (!m.mat(i).texuniform) throw refuse('a checker needs texuniform="true"');
+  const tinted = (colour: number[]) =>
+    rgba.map((v, k) => k < 3 ? v * (colour[Math.min(k, channels - 1)] / 255) : v);
+  return {
+    ...common,
+    rgba: tinted(first),
+    rgba2: tinted(second),
+    // One repetition of the texture holds two squares each way.
+    texrepeat: row(m.mat_texrepeat, i, 2).map((v) => 2 * v),
+  };
+}
+
+type Numbers = ArrayLike<number>;
+
+function list(values: Numbers): number[] {
+  return Array.from(values);
+}
+
+function row(values: Numbers, index: number, width: number): number[] {
+  return Array.from({ length: width }, (_, k) => values[index * width + k]);
+}
+
+function each<T>(count: number, make: (index: number) => T): T[] {
+  return Array.from({ length: count }, (_, i) => make(i));
+}
+
+/** MuJoCo keeps the model's name as the first of its names. */
+function modelName(m: MjModel): string {
+  const bytes = Uint8Array.from(m.names as Int8Array);
+  return new TextDecoder().decode(bytes.subarray(0, bytes.indexOf(0)));
+}
+
+/** The XML files of the model's folder, so that `<include>` finds them: name -> text. */
+async function readFolder(mjcfPath: string): Promise<Map<string, string>> {
+  const folder = dirname(mjcfPath);
+  const files = new Map<string, string>();
+  try {
+    files.set(basename(mjcfPath), await readFile(mjcfPath, "utf8"));
+  } catch (error) {
+    throw new ModelError(
+      `${mjcfPath}: cannot read the model file: ${(error as NodeJS.ErrnoException).code}`,
+      mjcfPath,
+    );
+  }
+  for (const name of await readdir(folder)) {
+    if (name.endsWith(".xml") && !files.has(name)) {
+      files.set(name, await readFile(join(folder, name), "utf8"));
+    }
+  }
+  return files;
+}
+
+/** MuJoCo's message on one line, with the file and the line it names in front. */
+function describeXmlError(path: string, message: string): string {
+  const text = message
+    .replace(/^MuJoCo Error: Loading error: /, "")
+    .replace(/\s*\n\s*/g, " ").trim();
+  const line = /line(?: number)?[ =](\d+)/i.exec(text)?.[1];
+  return `${path}${line ? `:${line}` : ""}: ${text}`;
+}
+
+/** "file:line" of an element found by tag and name, or just the file. */
+function locate(files: Map<string, string>, mjcfPath: string, refusal: Refusal): string {
+  // The tag of a kind of elements may be any child of it (<motor> in <actuator>), so the name decides.
+  const escaped = refusal.name.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+  const pattern = refusal.element === "option"
+    ? new RegExp(`<(?:option|flag)\\b[^>]*\\b${escaped}|<${escaped}\\b`)
+    : new RegExp(`<[a-z]+\\b[^>]*\\bname\\s*=\\s*["']${escaped}["']`, "g");
+  for (const [name, text] of files) {
+    for (const match of text.matchAll(new RegExp(pattern.source, "g"))) {
+      // Bodies, joints and geoms may share a name: only a tag that fits will do.
+      const tag = /^<([a-z]+)/.exec(match[0])![1];
+      const fits = ["body", "joint", "geom", "camera", "light"].includes(refusal.element)
+        ? tag === refusal.element || (refusal.element === "joint" && tag === "freejoint")
+        : true;
+      if (!fits) continue;
+      const line = text.slice(0, match.index).split("\n").length;
+      return `${name === basename(mjcfPath) ? mjcfPath : join(dirname(mjcfPath), name)}:${line}`;
+    }
+  }
+  return mjcfPath;
+}
