@@ -1,0 +1,19 @@
+// Vitest resolves imports itself, so it is given the folder aliases of deno.json: one list, two readers.
+
+import { readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { defineConfig } from "vitest/config";
+
+const { imports } = JSON.parse(readFileSync(new URL("./deno.json", import.meta.url), "utf8"));
+const folders = Object.entries(imports as Record<string, string>)
+  .filter(([name, target]) => name.endsWith("/") && target.startsWith("./"));
+
+export default defineConfig({
+  resolve: {
+    alias: folders.map(([name, target]) => ({
+      find: new RegExp(`^${name}`),
+      replacement: fileURLToPath(new URL(target, import.meta.url)),
+    })),
+  },
+  test: { exclude: ["node_modules/**", "build/**", ".sdpg/**", ".tools/**"] },
+});
