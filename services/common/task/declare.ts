@@ -1,0 +1,217 @@
+// How a task is declared: what its policy sees, what is rewarded, what ends an episode, how an
+// episode starts and how actions drive the robot. `tasks/<name>/task.ts` is one call of
+// `defineTask`; `program.ts` compiles what it returns. docs/how-to-write-a-task.md explains it.
+import type { Model } from "@proto/sdpg/model/v1/model_pb.ts";
+import { didYouMean } from "../suggest.ts";
+import {
+  concat,
+  constant,
+  Expression,
+  Kept,
+  type LoadOp,
+  TaskError,
+  type Value,
+} from "./expression.ts";
+
+/** A task as written in its `task.ts`. */
+export interface TaskDeclaration {
+  /** The folder's name. */
+  name: string;
+  /** One sentence for lists. */
+  summary: string;
+  /** The MJCF file. */
+  model: URL;
+  /** Physics steps of one control step. */
+  substeps: number;
+  /** Control steps after which an episode is cut off (truncated, not terminated). */
+  episodeLength: number;
+  /** Numbers that variants of the task may change, by name. */
+  options?: Record<string, TaskOption>;
+  /** The terms, built once for a model and a choice of options. */
+  terms(world: World, options: Record<string, number>): TaskTerms;
+}
+
+export interface TaskOption {
+  meaning: string;
+  default: number;
+}
+
+/** What the terms of a task are. Names appear in the records; order is kept. */
+export interface TaskTerms {
+  /** The controls [nu] for the action in (−1, 1). */
+  control: Value;
+  observations: Record<string, Observed>;
+  /** The reward is the sum of all terms. */
+  rewards: Record<string, Reward>;
+  /** Conditions that end an episode, by name; not 0 means the episode is over. */
+  terminations: Record<string, Value>;
+  reset: {
+    /** Configuration [nq] at the start of an episode. */
+    qpos: Value;
+    /** Velocity [nv]; 0 when absent. */
+    qvel?: Value;
+    /** Kept registers that do not start at their initial value. */
+    keep?: KeptUpdate[];
+  };
+  /** New values of kept registers at the end of a step, all computed from the old ones. */
+  keep?: KeptUpdate[];
+}
+
+export interface Observed {
+  value: Value;
+  /** Whether the policy sees it. */
+  actor: boolean;
+  /** Whether the critic sees it. */
+  privileged: boolean;
+  /** Whether it is normalised by its running mean and variance. */
+  normalise: boolean;
+}
+
+export interface Reward {
+  weight: number;
+  value: Expression;
+}
+
+export interface KeptUpdate {
+  register: Kept;
+  next: Value;
+}
+
+/** Checks what can be checked without the model and returns the declaration. */
+export function defineTask(declaration: TaskDeclaration): TaskDeclaration {
+  const { name, substeps, episodeLength } = declaration;
+  if (!/^[a-z][a-z0-9_]*$/.test(name)) {
+    throw new TaskError(`task '${name}': expected a name of the form [a-z][a-z0-9_]*`);
+  }
+  for (const [what, value] of Object.entries({ substeps, episodeLength })) {
+    if (!Number.isInteger(value) || value < 1) {
+      throw new TaskError(
+        `task '${name}': ${what}: expected an integer of at least 1, got ${value}`,
+      );
+    }
+  }
+  return declaration;
+}
+
+/** An observation; unless said otherwise both networks see it, normalised. */
+export function observed(value: Value, seen: Partial<Omit<Observed, "value">> = {}): Observed {
+  return { value, actor: true, privileged: true, normalise: true, ...seen };
+}
+
+/** A weighted reward term; `value` has length 1. */
+export function reward(weight: number, value: Expression): Reward {
+  return { weight, value };
+}
+
+/** The new value of a kept register. */
+export function becomes(register: Kept, next: Value): KeptUpdate {
+  return { register, next };
+}
+
+/**
+ * What the terms of a task may read, by the names of the model. Positions and orientations are
+ * in the world, z up, metres and radians; quaternions are (w, x, y, z).
+ */
+export class World {
+  readonly kept: Kept[] = [];
+  private draws = 0;
+
+  constructor(readonly model: Model) {}
+
+  /** Length of the action vector: one action an actuator. */
+  get actionSize(): number {
+    return this.model.actuators!.name.length;
+  }
+  /** [nu] the action of this step in (−1, 1). Not available to observations: keep it in a register. */
+  get action(): Expression {
+    return load("LOAD_ACTION", 0, this.actionSize);
+  }
+  /** [nu] the controls the actuators got in this step. */
+  get ctrl(): Expression {
+    return load("LOAD_CTRL", 0, this.model.actuators!.name.length);
+  }
+  /** [nq] the configuration; in `reset` it is that of the model file. */
+  get qpos(): Expression {
+    return load("LOAD_QPOS", 0, this.model.qpos0.length);
+  }
+  /** [nv] the generalised velocity. */
+  get qvel(): Expression {
+    return load("LOAD_QVEL", 0, this.model.dofs!.bodyid.length);
+  }
+  /** Control steps since the start of the episode. */
+  get progress(): Expression {
+    return load("LOAD_PROGRESS", 0, 1);
+  }
+
+  /** A joint's coordinates and velocities: one each for slide and hinge (m or rad, and per second). */
+  joint(name: string): { position: Expression; velocity: Expression; range: [number, number] } {
+    const joints = this.model.joints!;
+    const i = find("joint", name, joints.name);
+    // Free joints have 7 coordinates and 6 velocities, ball joints 4 and 3.
+    const [positions, velocities] = [[7, 6], [4, 3], [1, 1], [1, 1]][joints.type[i]];
+    return {
+      position: load("LOAD_QPOS", joints.qposadr[i], positions),
+      velocity: load("LOAD_QVEL", joints.dofadr[i], velocities),
+      range: [joints.range[2 * i], joints.range[2 * i + 1]],
+    };
+  }
+  /** Positions and velocities of several joints in the order given. */
+  joints(...names: string[]): { position: Expression; velocity: Expression } {
+    const found = names.map((name) => this.joint(name));
+    return {
+      position: concat(...found.map((joint) => joint.position)),
+      velocity: concat(...found.map((joint) => joint.velocity)),
+    };
+  }
+
+  /** A body's frame in the world: position [3], orientation [4], centre of mass [3]. Not in `reset`. */
+  body(name: string): { position: Expression; orientation: Expression; centreOfMass: Expression } {
+    const i = find("body", name, this.model.bodies!.name);
+    return {
+      position: load("LOAD_XPOS", 3 * i, 3),
+      orientation: load("LOAD_XQUAT", 4 * i, 4),
+      centreOfMass: load("LOAD_XIPOS", 3 * i, 3),
+    };
+  }
+
+  /** `length` independent uniform numbers in [low, high), only in `reset`. Every call draws anew. */
+  uniform(low: number, high: number, length = 1): Expression {
+    if (!(low < high)) {
+      throw new TaskError(`uniform: expected low < high, got ${low} and ${high}`);
+    }
+    const unit = load("RANDOM_UNIFORM", this.draws, length);
+    this.draws += length;
+    return unit.mul(high - low).add(low);
+  }
+
+  /** A register that keeps `length` values from step to step, `initial` at the start of an episode. */
+  keep(name: string, length = 1, initial = 0): Kept {
+    if (this.kept.some((register) => register.name === name)) {
+      throw new TaskError(`keep '${name}': the name is taken by another register`);
+    }
+    const register = new Kept(name, length, constantOf(initial));
+    this.kept.push(register);
+    return register;
+  }
+}
+
+function load(op: LoadOp, index: number, length: number): Expression {
+  return new Expression({ kind: "load", op, index }, length);
+}
+
+/** The number as float32; refuses what is not finite. */
+function constantOf(value: number): number {
+  const { node } = constant(value);
+  return node.kind === "constant" ? node.value : value;
+}
+
+function find(kind: string, name: string, names: string[]): number {
+  const index = names.indexOf(name);
+  if (index < 0) {
+    throw new TaskError(
+      `${kind} '${name}' is not in the model${didYouMean(name, names)}; ` +
+        `it has ${names.map((n) => `'${n}'`).join(", ")}`,
+    );
+  }
+  return index;
+}
