@@ -1,0 +1,36 @@
+// Presets: layers over the defaults of algorithms/sdpg.ts and run.ts, one for each (preset, task).
+// `paper` is the published setting, made for a GPU; `cpu` is what two cores learn well with. The
+// reasons for the `cpu` values are measured, see docs/algorithms/sdpg.md.
+
+import type { sdpgTree } from "./algorithms/sdpg.ts";
+import type { Some } from "./configuration.ts";
+import type { runTree } from "./run.ts";
+
+export type PresetName = "cpu" | "paper";
+export type PresetLayer = Some<typeof sdpgTree & typeof runTree>;
+
+/** The published deviations that the algorithm's defaults do not already carry. */
+const published: PresetLayer = {
+  entropy: { soft_critic_offset: "target_std" },
+};
+
+/** What two cores share: a quarter of the environments, and a gentle start. */
+const twoCores: PresetLayer = {
+  nominals: 32,
+  auxiliaries: 31,
+  epochs: 2000,
+  actor: { log_std_init: -1, output_gain: 0.01, warmup_start: 0.1, average: 0.95 },
+  critic: { value_limit_action: "clip" },
+  return_normaliser: { reset_on_done: true },
+};
+
+export const presets: Readonly<Record<PresetName, Readonly<Record<string, PresetLayer[]>>>> = {
+  paper: {
+    hopper: [published, { epochs: 10_000 }],
+    walker: [published, { epochs: 20_000 }],
+  },
+  cpu: {
+    hopper: [twoCores],
+    walker: [twoCores],
+  },
+};

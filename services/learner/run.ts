@@ -1,0 +1,332 @@
+// One training run: builds the simulator batches and the algorithm, then yields an event for every
+// epoch and evaluation until it is told to stop. The service (service.ts) and the developer's entry
+// (local.ts) both iterate over it; they differ in where the simulator is and what they do with events.
+
+import type { Model } from "@proto/sdpg/model/v1/model_pb.ts";
+import type { TaskProgram } from "@proto/sdpg/task/v1/task_pb.ts";
+import { evaluate, type EvaluationResult } from "../evaluation/evaluate.ts";
+import { type EpochReport, Sdpg, sdpgTree } from "./algorithms/sdpg.ts";
+import {
+  type CheckpointContent,
+  CheckpointError,
+  type Checkpoints,
+  hashState,
+} from "./checkpoint.ts";
+import { choice, configure, integer, type Tree, type Values } from "./configuration.ts";
+import type { PresetLayer } from "./presets.ts";
+import type { BatchOptions, Simulation } from "./simulation.ts";
+import { liveTensors, scope } from "./torch/mod.ts";
+
+/** Settings of a run that are the same for every algorithm. */
+export const runTree = {
+  checkpoint: {
+    every: integer(100, "epochs between checkpoints; 0 writes only the last", { min: 0 }),
+  },
+  evaluation: {
+    every: integer(25, "epochs between evaluations of the deterministic policy; 0 for none", {
+      min: 0,
+    }),
+    episodes: integer(16, "episodes of an evaluation, one environment each", { min: 1, max: 4096 }),
+    seed: integer(1_000_003, "seed of the evaluations' starts, the same at each", { min: 0 }),
+  },
+  simulation: {
+    transport: choice(
+      ["shared_memory", "inline"],
+      "shared_memory",
+      "how the rollout buffer reaches the learner; the results are the same",
+    ),
+  },
+} satisfies Tree;
+
+export const trainingTree = { ...sdpgTree, ...runTree } satisfies Tree;
+export type TrainingConfiguration = Values<typeof trainingTree>;
+
+export function configureTraining(
+  layers: readonly PresetLayer[],
+  overrides: Readonly<Record<string, string>>,
+): TrainingConfiguration {
+  return configure(trainingTree, layers, overrides);
+}
+
+/** A task as tasks/mod.ts loads it. */
+export interface Task {
+  readonly name: string;
+  readonly model: Model;
+  readonly program: TaskProgram;
+}
+
+export interface RunOptions {
+  readonly task: Task;
+  readonly config: TrainingConfiguration;
+  readonly seed: bigint;
+  /** Makes a simulator batch; `label` distinguishes the training from the evaluation batch. */
+  simulate(options: BatchOptions): Promise<Simulation> | Simulation;
+  /** Where checkpoints go and the newest is resumed from; undefined keeps none. */
+  readonly checkpoints?: Checkpoints;
+  /** Goes on from the newest valid checkpoint instead of starting afresh. */
+  readonly resume?: boolean;
+  /** Stops after this epoch. */
+  readonly epochs: number;
+  /** Stops after so many seconds of training in all; 0 sets no limit. */
+  readonly seconds: number;
+  /** When aborted, the run ends after the present epoch. */
+  readonly signal?: AbortSignal;
+}
+
+export interface EpochEvent extends EpochReport {
+  readonly kind: "epoch";
+  readonly envStepsNominal: number;
+  readonly envStepsTotal: number;
+  readonly imagesRendered: number;
+  readonly wallTimeS: number;
+  readonly gpuSeconds: number;
+}
+
+export interface EvaluationEvent extends EvaluationResult {
+  readonly kind: "evaluation";
+  readonly epoch: number;
+  readonly envStepsNominal: number;
+  readonly envStepsTotal: number;
+  readonly wallTimeS: number;
+}
+
+export type RunEvent = EpochEvent | EvaluationEvent | WarningEvent | DoneEvent;
+
+/** Something worth telling that does not end the run: the checkpoint could not be written, ... */
+export interface WarningEvent {
+  readonly kind: "warning";
+  readonly message: string;
+}
+
+export interface DoneEvent {
+  readonly kind: "done";
+  readonly epochs: number;
+  readonly return: number | undefined;
+  readonly stateHash: string;
+  /** Path of the newest checkpoint; undefined when none is kept. */
+  readonly checkpoint: string | undefined;
+}
+
+/** A run under way. `start` builds everything, `events` trains, `close` frees everything. */
+export class TrainingRun {
+  wallTimeS = 0;
+  /** Mean return of the best evaluation so far. */
+  best: { epoch: number; return: number } | undefined;
+  /** Damaged checkpoints passed over on resuming, newest first. */
+  skipped: readonly string[] = [];
+
+  private constructor(
+    readonly options: RunOptions,
+    readonly algorithm: Sdpg,
+    readonly simulation: Simulation,
+    readonly evaluation: { simulation: Simulation; start: Uint8Array } | undefined,
+  ) {}
+
+  static async start(options: RunOptions): Promise<TrainingRun> {
+    const { task, config } = options;
+    const opened: Simulation[] = [];
+    const open = async (batch: BatchOptions) => {
+      const simulation = await options.simulate(batch);
+      opened.push(simulation);
+      return simulation;
+    };
+    try {
+      const simulation = await open({
+        model: task.model,
+        program: task.program,
+        nominals: config.nominals,
+        auxiliaries: config.auxiliaries,
+        horizon: config.horizon,
+        seed: options.seed,
+        meanBounds: config.actor.mean_bounds,
+        logStdBounds: config.actor.log_std_bounds,
+        label: "training",
+      });
+      const evaluation = config.evaluation.every === 0 ? undefined : await open(evaluationBatch(
+        task,
+        config,
+        config.evaluation.episodes,
+        BigInt(config.evaluation.seed),
+      ));
+      const run = new TrainingRun(
+        options,
+        new Sdpg(config, task.program, simulation, options.seed),
+        simulation,
+        evaluation && { simulation: evaluation, start: await evaluation.snapshot() },
+      );
+      if (options.resume) await run.#resume();
+      return run;
+    } catch (error) {
+      for (const simulation of opened) await simulation.close().catch(() => {});
+      throw error;
+    }
+  }
+
+  /** Trains; yields after every epoch, so that the caller's other work gets its turn. */
+  async *events(): AsyncGenerator<RunEvent> {
+    const { config, checkpoints } = this.options;
+    const program = this.options.task.program;
+    let written = this.algorithm.epoch; // epoch of the newest checkpoint
+    let lastReturn: number | undefined;
+
+    while (!this.#finished()) {
+      const started = performance.now();
+      const report = await this.algorithm.train();
+      const { epoch } = report;
+      const counters = {
+        epoch,
+        envStepsNominal: this.algorithm.envStepsNominal,
+        envStepsTotal: this.algorithm.envStepsTotal,
+        imagesRendered: 0,
+        gpuSeconds: 0,
+      };
+      lastReturn = report.episodes?.return;
+      const phases: Record<string, number> = { ...report.phases };
+
+      let evaluated: EvaluationResult | undefined;
+      let isBest = false;
+      if (this.evaluation !== undefined && epoch % config.evaluation.every === 0) {
+        const start = performance.now();
+        using policy = this.algorithm.evaluationPolicy();
+        evaluated = await evaluate({
+          ...this.evaluation,
+          act: (observation) => policy.act(observation),
+          episodeLength: program.episodeLength,
+          rewardTerms: program.rewards.map((term) => term.name),
+        });
+        isBest = evaluated.returnMean > (this.best?.return ?? -Infinity);
+        if (isBest) this.best = { epoch, return: evaluated.returnMean };
+        phases.evaluation = (performance.now() - start) / 1e3;
+      }
+      const scalars: Record<string, number> = { ...report.scalars, live_tensors: liveTensors() };
+      if (this.best !== undefined) scalars.best_policy = this.best.return;
+
+      let warning: string | undefined;
+      const due = config.checkpoint.every > 0 && epoch % config.checkpoint.every === 0;
+      this.wallTimeS += (performance.now() - started) / 1e3;
+      if (checkpoints !== undefined && (due || isBest)) {
+        const start = performance.now();
+        warning = await this.#save(isBest);
+        if (warning === undefined) written = epoch;
+        phases.checkpoint = (performance.now() - start) / 1e3;
+        this.wallTimeS += phases.checkpoint;
+      }
+
+      yield { kind: "epoch", ...counters, ...report, scalars, phases, wallTimeS: this.wallTimeS };
+      if (evaluated !== undefined) {
+        yield { kind: "evaluation", ...counters, wallTimeS: this.wallTimeS, ...evaluated };
+      }
+      if (warning !== undefined) yield { kind: "warning", message: warning };
+    }
+
+    if (checkpoints !== undefined && (written !== this.algorithm.epoch || written === 0)) {
+      const warning = await this.#save(false);
+      if (warning !== undefined) yield { kind: "warning", message: warning };
+    }
+    yield {
+      kind: "done",
+      epochs: this.algorithm.epoch,
+      return: lastReturn,
+      stateHash: await this.stateHash(),
+      checkpoint: checkpoints?.newestPath(),
+    };
+  }
+
+  #finished(): boolean {
+    const { epochs, seconds, signal } = this.options;
+    return this.algorithm.epoch >= epochs || signal?.aborted === true ||
+      seconds > 0 && this.wallTimeS >= seconds;
+  }
+
+  /** SHA-256, hex, over parameters, optimisers, normalisers, counters and the simulator's state. */
+  async stateHash(): Promise<string> {
+    const simulation = await this.simulation.snapshot();
+    using _scope = scope();
+    return hashState(this.algorithm.state(), simulation);
+  }
+
+  /** Writes a checkpoint; answers with a warning when the disk refuses, the run goes on then. */
+  async #save(best: boolean): Promise<string | undefined> {
+    const { checkpoints, config, seed, task } = this.options;
+    const simulation = await this.simulation.snapshot();
+    using _scope = scope();
+    const groups = this.algorithm.state();
+    try {
+      checkpoints!.write({
+        epoch: this.algorithm.epoch,
+        groups,
+        simulation,
+        meta: {
+          task: task.name,
+          model_hash: task.model.contentHash,
+          task_hash: task.program.contentHash,
+          seed: String(seed),
+          configuration: config,
+          state_hash: hashState(groups, simulation),
+          wall_time_s: this.wallTimeS,
+          best: this.best ?? null,
+        },
+      }, { best });
+      return undefined;
+    } catch (error) {
+      if (!(error instanceof CheckpointError)) throw error;
+      return error.message;
+    }
+  }
+
+  async #resume() {
+    const found = this.options.checkpoints!.newest();
+    this.skipped = found.skipped;
+    await this.simulation.restore(this.#takeOver(found.path, found.checkpoint));
+  }
+
+  /** Takes over a checkpoint's state; returns the simulator's. */
+  #takeOver(path: string, checkpoint: () => CheckpointContent): Uint8Array {
+    const { config, seed, task } = this.options;
+    using _scope = scope();
+    const { meta, groups, simulation } = checkpoint();
+    const expected: [string, unknown, unknown][] = [
+      ["model", task.model.contentHash, meta.model_hash],
+      ["task program", task.program.contentHash, meta.task_hash],
+      ["seed", String(seed), meta.seed],
+      ["configuration", JSON.stringify(config), JSON.stringify(meta.configuration)],
+    ];
+    for (const [what, now, then] of expected) {
+      if (now === then) continue;
+      throw new CheckpointError(
+        `Cannot resume from ${path}: its ${what} was ${then}, now it is ${now}; ` +
+          `start a new run, or go back to the version that wrote it`,
+      );
+    }
+    this.algorithm.load(groups);
+    this.wallTimeS = meta.wall_time_s as number;
+    this.best = meta.best as { epoch: number; return: number } | null ?? undefined;
+    return simulation;
+  }
+
+  /** Frees the batches. Tensors of the algorithm go with the caller's scope. */
+  async close() {
+    await this.simulation.close();
+    await this.evaluation?.simulation.close();
+  }
+}
+
+/** The batch an evaluation plays in: one environment per episode, no auxiliaries. */
+export function evaluationBatch(
+  task: Task,
+  config: TrainingConfiguration,
+  episodes: number,
+  seed: bigint,
+): BatchOptions {
+  return {
+    model: task.model,
+    program: task.program,
+    nominals: episodes,
+    auxiliaries: 0,
+    horizon: Math.min(100, task.program.episodeLength),
+    seed,
+    meanBounds: config.actor.mean_bounds,
+    logStdBounds: config.actor.log_std_bounds,
+    label: "evaluation",
+  };
+}

@@ -1,0 +1,303 @@
+// A batch in a gpu-sim process, reached over gRPC (proto/sdpg/sim/v1). One Rollout stream lives as long
+// as the batch and carries small messages only: means and log σ one way, "slot t is written" the other.
+// The arrays themselves are in shared memory, or, with the inline transport, arrive in chunks behind
+// credits after each segment and are assembled into a buffer of the same layout.
+
+import {
+  type CreateBatchResponse,
+  type RolloutRequest,
+  type RolloutResponse,
+  SimulationService,
+  type Timing,
+  Transport,
+} from "@proto/sdpg/sim/v1/sim_pb.ts";
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import type { RolloutRequestSchema } from "@proto/sdpg/sim/v1/sim_pb.ts";
+import { client, Code, type Conversation, RpcError } from "@sdpg/common/rpc.ts";
+import {
+  type BatchOptions,
+  createBatchRequest,
+  type RolloutTensors,
+  type Simulation,
+  SimulationError,
+  viewBuffer,
+} from "./simulation.ts";
+import { fromPointer, mapSharedMemory, type SharedMemory } from "./torch/mod.ts";
+
+export interface GrpcOptions {
+  /** HOST:PORT of gpu-sim. */
+  readonly address: string;
+  readonly transport: "shared_memory" | "inline";
+  /** Longest a single reply may take before the simulator counts as dead. */
+  readonly replyTimeoutMs?: number;
+}
+
+type Request = MessageInitShape<typeof RolloutRequestSchema>;
+type Payload = RolloutRequest["message"] | { case: string; value: Record<string, unknown> };
+type Reply<C extends string> = Extract<RolloutResponse["message"], { case: C }>["value"];
+
+/** Chunks granted at a time with the inline transport: 16 MiB in flight at most. */
+const creditChunks = 16;
+
+/** Creates a batch on a gpu-sim server. */
+export async function simulateOverGrpc(
+  options: BatchOptions,
+  { address, transport, replyTimeoutMs = 60_000 }: GrpcOptions,
+): Promise<Simulation> {
+  const service = client(SimulationService, address, { deadlineMs: 30_000 });
+  const lost = (error: unknown): SimulationError => {
+    if (error instanceof SimulationError) return error;
+    const text = error instanceof Error ? error.message : String(error);
+    const refused = error instanceof RpcError &&
+      [Code.INVALID_ARGUMENT, Code.RESOURCE_EXHAUSTED, Code.FAILED_PRECONDITION, Code.NOT_FOUND]
+        .includes(error.code);
+    return new SimulationError(
+      refused ? `gpu-sim at ${address} refused: ${text}` : `Lost gpu-sim at ${address}: ${text}`,
+      { cause: error },
+    );
+  };
+  const layout = await service.createBatch(createBatchRequest(
+    options,
+    transport === "inline" ? Transport.INLINE : Transport.SHARED_MEMORY,
+  )).catch((error) => {
+    service.$close();
+    throw lost(error);
+  });
+  try {
+    return new GrpcSimulation(service, options, layout, lost, replyTimeoutMs);
+  } catch (error) {
+    await service.destroyBatch({ batchId: layout.batchId }).catch(() => {});
+    service.$close();
+    throw error;
+  }
+}
+
+class GrpcSimulation implements Simulation {
+  readonly sizes;
+  readonly tensors: RolloutTensors;
+  readonly bytes;
+  readonly timings = new Map<string, number>();
+
+  readonly #batchId: string;
+  readonly #stream: Conversation<Request, RolloutResponse>;
+  #sent = 0n;
+  #received = 0n;
+  #waitingSince = Infinity;
+  readonly #watchdog: ReturnType<typeof setInterval>;
+  #timedOut = false;
+
+  /** Shared memory, or this process's copy of the rollout buffer with the inline transport. */
+  readonly #shared: SharedMemory | undefined;
+  readonly #copy: Uint8Array<ArrayBuffer> | undefined;
+  readonly #actorOffset: number;
+  readonly #actorBytes: number;
+
+  constructor(
+    private readonly service: ReturnType<typeof client<typeof SimulationService>>,
+    options: BatchOptions,
+    layout: CreateBatchResponse,
+    private readonly lost: (error: unknown) => SimulationError,
+    replyTimeoutMs: number,
+  ) {
+    this.#batchId = layout.batchId;
+    this.bytes = { buffer: Number(layout.bufferBytes), state: Number(layout.stateBytes) };
+    if (layout.transport === Transport.SHARED_MEMORY) {
+      const storage = layout.tensors[0]?.tensor?.storage;
+      if (storage?.case !== "sharedMemory") {
+        throw new SimulationError("gpu-sim chose shared memory but named none; rebuild gpu-sim");
+      }
+      const shared = mapSharedMemory(storage.value.name, Number(storage.value.objectBytes));
+      this.#shared = shared;
+      ({ tensors: this.tensors, sizes: this.sizes } = viewBuffer(
+        options,
+        layout,
+        (dtype, shape, _offset, name) => {
+          const array = layout.tensors.find((t) => t.name === name)!.tensor!.storage;
+          if (array.case !== "sharedMemory" || array.value.name !== storage.value.name) {
+            throw new SimulationError(`gpu-sim put ${name} elsewhere than the other arrays`);
+          }
+          return shared.tensor(dtype, shape, Number(array.value.offsetBytes));
+        },
+      ));
+    } else {
+      const copy = new Uint8Array(Number(layout.bufferBytes) + 64);
+      // Arrays are 64-byte aligned in the simulator; here too, so that vector loads are as fast.
+      const address = Deno.UnsafePointer.value(Deno.UnsafePointer.of(copy));
+      const shift = Number((64n - BigInt(address) % 64n) % 64n);
+      this.#copy = copy.subarray(shift, shift + Number(layout.bufferBytes));
+      ({ tensors: this.tensors, sizes: this.sizes } = viewBuffer(
+        options,
+        layout,
+        (dtype, shape, offset) =>
+          fromPointer(BigInt(address) + BigInt(shift + offset), dtype, shape),
+      ));
+    }
+    const actor = layout.tensors.find((t) => t.name === "actor")!;
+    this.#actorOffset = Number(actor.offsetBytes);
+    this.#actorBytes = this.sizes.nominals * this.sizes.actor * 4;
+
+    this.#stream = service.rollout();
+    this.#watchdog = setInterval(() => {
+      if (performance.now() - this.#waitingSince < replyTimeoutMs) return;
+      this.#timedOut = true;
+      this.#stream.cancel();
+    }, 1000);
+    Deno.unrefTimer(this.#watchdog as unknown as number);
+  }
+
+  async begin(epoch: number, reset: boolean) {
+    await this.#send({ case: "begin", value: { epoch: BigInt(epoch), reset } });
+    const begun = await this.#receive("begun");
+    this.#takeActor(0, begun.actor);
+    this.#addTimings(begun.timings);
+  }
+
+  async step(t: number, mean: Float32Array, logStd: Float32Array | null) {
+    await this.#send({
+      case: "step",
+      value: { t, mean: bytesOf(mean), logStd: logStd === null ? empty : bytesOf(logStd) },
+    });
+    const stepped = await this.#receive("stepped");
+    if (stepped.t !== t) {
+      throw new SimulationError(`gpu-sim answered step ${stepped.t}, expected ${t}`);
+    }
+    this.#takeActor(t + 1, stepped.actor);
+    this.#addTimings(stepped.timings);
+  }
+
+  async end() {
+    await this.#send({ case: "end", value: {} });
+    if (this.#copy !== undefined) {
+      await this.#send({ case: "credit", value: { chunks: creditChunks } });
+    }
+    for (let unused = creditChunks;;) {
+      const reply = await this.#next();
+      if (reply.case === "ended") return;
+      if (reply.case !== "chunk" || this.#copy === undefined) throw unexpected("ended", reply.case);
+      const { offsetBytes, data } = reply.value;
+      if (Number(offsetBytes) + data.length > this.#copy.length) {
+        throw new SimulationError(
+          `gpu-sim sent bytes ${offsetBytes} to ${
+            Number(offsetBytes) + data.length
+          } of a rollout ` +
+            `buffer of ${this.#copy.length}`,
+        );
+      }
+      this.#copy.set(data, Number(offsetBytes));
+      if (--unused > creditChunks / 2) continue;
+      await this.#send({ case: "credit", value: { chunks: creditChunks - unused } });
+      unused = creditChunks;
+    }
+  }
+
+  async snapshot(): Promise<Uint8Array> {
+    const parts: Uint8Array[] = [];
+    try {
+      const stream = this.service.snapshotBatch({ batchId: this.#batchId }, { deadlineMs: 60_000 });
+      for await (const { data } of stream) parts.push(data);
+    } catch (error) {
+      throw this.lost(error);
+    }
+    const state = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+    let at = 0;
+    for (const part of parts) {
+      state.set(part, at);
+      at += part.length;
+    }
+    return state;
+  }
+
+  async restore(state: Uint8Array) {
+    const batchId = this.#batchId;
+    // deno-lint-ignore require-await -- the transport takes an async iterable
+    async function* chunks() {
+      const most = 1 << 20;
+      yield { batchId, data: state.subarray(0, most) };
+      for (let at = most; at < state.length; at += most) {
+        yield { data: state.subarray(at, at + most) };
+      }
+    }
+    try {
+      await this.service.restoreBatch(chunks(), { deadlineMs: 60_000 });
+    } catch (error) {
+      throw this.lost(error);
+    }
+  }
+
+  async close() {
+    clearInterval(this.#watchdog);
+    for (const tensor of Object.values(this.tensors)) tensor[Symbol.dispose]();
+    this.#stream.close();
+    // The server ends the stream after the close; a dead one has nothing left to free.
+    await this.#stream.responses.return?.().catch(() => {});
+    await this.service.destroyBatch({ batchId: this.#batchId }, { deadlineMs: 5000 })
+      .catch(() => {});
+    this.#shared?.[Symbol.dispose]();
+    this.service.$close();
+  }
+
+  #send(message: Payload): void | Promise<void> {
+    this.#waitingSince = performance.now();
+    return this.#stream.send({
+      batchId: this.#batchId,
+      sequence: this.#sent++,
+      message: message as RolloutRequest["message"],
+    });
+  }
+
+  async #next(): Promise<RolloutResponse["message"]> {
+    this.#waitingSince = performance.now();
+    let result: IteratorResult<RolloutResponse>;
+    try {
+      result = await this.#stream.responses.next();
+    } catch (error) {
+      throw this.lost(this.#timedOut ? new Error("no reply within its time limit") : error);
+    } finally {
+      this.#waitingSince = Infinity;
+    }
+    if (result.done) throw this.lost(new Error("it ended the rollout stream"));
+    const { batchId, sequence, message } = result.value;
+    if (batchId !== this.#batchId || sequence !== this.#received) {
+      throw new SimulationError(
+        `gpu-sim answered out of order: expected ${this.#batchId}#${this.#received}, ` +
+          `got ${batchId}#${sequence}`,
+      );
+    }
+    this.#received++;
+    return message;
+  }
+
+  async #receive<C extends "begun" | "stepped">(expected: C): Promise<Reply<C>> {
+    const message = await this.#next();
+    if (message.case !== expected) throw unexpected(expected, message.case);
+    return message.value as Reply<C>;
+  }
+
+  /** With the inline transport the policy's inputs ride on the replies; the rest follows at the end. */
+  #takeActor(slot: number, actor: Uint8Array) {
+    if (this.#copy === undefined) return;
+    if (actor.length !== this.#actorBytes) {
+      throw new SimulationError(
+        `gpu-sim sent ${actor.length} bytes of actor observations, expected ${this.#actorBytes}`,
+      );
+    }
+    this.#copy.set(actor, this.#actorOffset + slot * this.#actorBytes);
+  }
+
+  #addTimings(timings: readonly Timing[]) {
+    for (const { phase, startUnixNano, endUnixNano } of timings) {
+      const seconds = Number(endUnixNano - startUnixNano) / 1e9;
+      this.timings.set(phase, (this.timings.get(phase) ?? 0) + seconds);
+    }
+  }
+}
+
+const empty = new Uint8Array();
+
+function bytesOf(values: Float32Array): Uint8Array {
+  return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+}
+
+function unexpected(expected: string, got: string | undefined): SimulationError {
+  return new SimulationError(`gpu-sim answered ${got ?? "nothing"}, expected ${expected}`);
+}
