@@ -1,0 +1,117 @@
+// The Gaussian policy head: raw (pre-tanh, unclamped) mean and log standard deviation of every action dimension.
+// Clamping, tanh and noise belong to the algorithm and the simulator.
+
+import { full, type Generator, noGrad, type Tensor } from "../torch/mod.ts";
+import { Mlp } from "./mlp.ts";
+import { copyParameters, lerpParameters } from "./parameters.ts";
+
+/**
+ * fixed: log σ is the constant logStdInit; state_independent: one learnable vector; state_dependent: the second half of
+ * an output twice as wide, whose bias starts at logStdInit (output gain 0.01).
+ */
+export type StdKind = "fixed" | "state_independent" | "state_dependent";
+
+export interface GaussianPolicyOptions {
+  /** Width of the observation. */
+  input: number;
+  hidden: readonly number[];
+  /** Action dimension A. */
+  actions: number;
+  /** Default "state_independent". */
+  std?: StdKind;
+  /** Default 0, σ = 1. */
+  logStdInit?: number;
+  /** Gain of the output layer: default √2 as published, 0.01 for state_dependent. */
+  outputGain?: number;
+  /** Draws the initial weights. */
+  generator: Generator;
+}
+
+export class GaussianPolicy implements Disposable {
+  readonly actions: number;
+  readonly std: StdKind;
+  readonly #trunk: Mlp;
+  /** [A]; absent for state_dependent. */
+  readonly #logStd: Tensor | undefined;
+
+  constructor(options: GaussianPolicyOptions | { copyOf: GaussianPolicy }) {
+    if ("copyOf" in options) {
+      const source = options.copyOf;
+      this.actions = source.actions;
+      this.std = source.std;
+      this.#trunk = source.#trunk.clone();
+      this.#logStd = noGrad(() => source.#logStd?.clone())?.persist();
+    } else {
+      const { input, hidden, actions, std = "state_independent", logStdInit = 0, generator } =
+        options;
+      const dependent = std === "state_dependent";
+      const outputGain = options.outputGain ?? (dependent ? 0.01 : Math.SQRT2);
+      this.actions = actions;
+      this.std = std;
+      const output = dependent ? 2 * actions : actions;
+      this.#trunk = new Mlp({ input, hidden, output, outputGain, generator });
+      if (dependent) {
+        noGrad(() => {
+          using bias = this.#trunk.parameters().get("output.bias")!.slice(0, actions, output);
+          bias.fill_(logStdInit);
+        });
+      } else {
+        this.#logStd = full([actions], logStdInit, { dtype: "float32" }).persist();
+      }
+    }
+    if (this.std === "state_independent") this.#logStd!.requiresGrad_();
+  }
+
+  /** observation [..., input] → mean [..., A]; logStd [..., A], or [A] unless it depends on the state. */
+  forward(observation: Tensor): { mean: Tensor; logStd: Tensor } {
+    return this.#split(this.#trunk.forward(observation));
+  }
+
+  /** The same without gradients, in one native call. */
+  infer(observation: Tensor): { mean: Tensor; logStd: Tensor } {
+    return noGrad(() => this.#split(this.#trunk.infer(observation)));
+  }
+
+  #split(output: Tensor): { mean: Tensor; logStd: Tensor } {
+    // A view, so that freeing the result leaves the parameter alone.
+    if (this.#logStd !== undefined) {
+      return { mean: output, logStd: this.#logStd.reshape([this.actions]) };
+    }
+    const last = output.shape.length - 1;
+    return {
+      mean: output.slice(last, 0, this.actions),
+      logStd: output.slice(last, this.actions, 2 * this.actions),
+    };
+  }
+
+  /** What an optimiser may change: the trunk, and log_std where it is learnable. */
+  parameters(): Map<string, Tensor> {
+    const all = new Map(this.#trunk.parameters());
+    if (this.std === "state_independent") all.set("log_std", this.#logStd!);
+    return all;
+  }
+
+  /** What a checkpoint stores: the parameters, and a fixed log_std too. */
+  tensors(): Map<string, Tensor> {
+    const all = new Map(this.#trunk.parameters());
+    if (this.#logStd !== undefined) all.set("log_std", this.#logStd);
+    return all;
+  }
+
+  clone(): GaussianPolicy {
+    return new GaussianPolicy({ copyOf: this });
+  }
+  /** this ← source. */
+  copyFrom(source: GaussianPolicy): void {
+    copyParameters(this.tensors(), source.tensors());
+  }
+  /** this ← this + weight · (source − this). */
+  lerp(source: GaussianPolicy, weight: number): void {
+    lerpParameters(this.tensors(), source.tensors(), weight);
+  }
+
+  [Symbol.dispose](): void {
+    this.#trunk[Symbol.dispose]();
+    this.#logStd?.[Symbol.dispose]();
+  }
+}
