@@ -1,7 +1,7 @@
 // Checks a TaskProgram completely and flattens it, so that the evaluator may run without a single
-// check: registers and elements in range, operations in sections where their sources mean something,
-// nothing read before it is written. The last rule also makes an environment's result a function of
-// its state alone, which the copies of nominals into auxiliaries rely on.
+// check: registers and elements in range, operations in sections where their sources mean
+// something, nothing read before it is written. The last rule also makes an environment's result a
+// function of its state alone, which the copies of nominals into auxiliaries rely on.
 
 #include <algorithm>
 #include <cinttypes>
@@ -16,9 +16,10 @@ namespace sdpg::task {
 namespace {
 
 constexpr std::uint32_t kMaxRegisters = 65536;
-constexpr int kMaxInstructions = 65536;  // of one section
+constexpr int kMaxInstructions = 65536;      // of one section
+constexpr std::uint64_t kMaxWork = 1 << 22;  // registers computed by one section
 constexpr std::uint32_t kMaxDraws = 65536;
-constexpr int kMaxTerms = 4096;              // observations, rewards, terminations, persistent ranges
+constexpr int kMaxTerms = 4096;  // observations, rewards, terminations, persistent ranges
 constexpr std::uint32_t kMaxValues = 65536;  // of all observations of one network
 
 enum SectionBit { kControl = 1, kStep = 2, kObserve = 4, kReset = 8, kAnywhere = 15 };
@@ -75,7 +76,8 @@ constexpr Rule kRules[] = {
     {kLoadQpos, Shape::kLoad, 0, kAnywhere, "qpos"},
     {kLoadQvel, Shape::kLoad, 0, kAnywhere, "qvel"},
     {kLoadCtrl, Shape::kLoad, 0, kAnywhere, "ctrl"},
-    // After a reset or a copy there is no action of this step: keep it in a persistent range instead.
+    // After a reset or a copy there is no action of this step: keep it in a persistent range
+    // instead.
     {kLoadAction, Shape::kLoad, 0, kControl | kStep, "action"},
     // While `reset` builds the configuration its frames do not exist yet.
     {kLoadXpos, Shape::kLoad, 0, kControl | kStep | kObserve, "xpos"},
@@ -112,9 +114,8 @@ static_assert(kConstant == v1::OPCODE_CONSTANT && kMove == v1::OPCODE_MOVE &&
               kLoadAction == v1::OPCODE_LOAD_ACTION && kLoadXpos == v1::OPCODE_LOAD_XPOS &&
               kLoadXquat == v1::OPCODE_LOAD_XQUAT && kLoadXipos == v1::OPCODE_LOAD_XIPOS &&
               kLoadProgress == v1::OPCODE_LOAD_PROGRESS &&
-              kRandomUniform == v1::OPCODE_RANDOM_UNIFORM &&
-              kStoreQpos == v1::OPCODE_STORE_QPOS && kStoreQvel == v1::OPCODE_STORE_QVEL &&
-              kStoreCtrl == v1::OPCODE_STORE_CTRL);
+              kRandomUniform == v1::OPCODE_RANDOM_UNIFORM && kStoreQpos == v1::OPCODE_STORE_QPOS &&
+              kStoreQvel == v1::OPCODE_STORE_QVEL && kStoreCtrl == v1::OPCODE_STORE_CTRL);
 
 // A message in flight: where it is being checked, and the first thing found wrong.
 class Checker {
@@ -159,6 +160,7 @@ class Checker {
   std::vector<bool> defined_;     // [register_count] holds a value at this point of the section
   std::vector<bool> persistent_;  // [register_count] belongs to a persistent range
   std::vector<bool> ctrl_;        // [nu] stored by `control`
+  std::uint64_t work_ = 0;        // registers computed so far by the section
   std::uint32_t temporary_ = 0;   // registers appended for results that overlap their operands
 };
 
@@ -266,6 +268,7 @@ bool Checker::check_section(const char* name, SectionBit bit,
                             std::vector<Op>* out) {
   section_name_ = name;
   defined_ = persistent_;
+  work_ = 0;
   out->reserve(instructions.size());
   for (int n = 0; n < instructions.size(); ++n) {
     if (!check_instruction(n, instructions[n], bit, out)) return false;
@@ -283,17 +286,18 @@ bool Checker::check_instruction(int n, const v1::Instruction& in, SectionBit bit
   if (in.length() < 1 || in.length() > kMaxRegisters)
     return fail_at(n, "%s: length: expected 1 to %" PRIu32 ", got %" PRIu32, op_name.c_str(),
                    kMaxRegisters, in.length());
+  work_ += in.length();
+  if (work_ > kMaxWork)
+    return fail_at(n, "the section computes more than %" PRIu64 " registers", kMaxWork);
 
   const struct {
     const char* name;
     std::uint32_t start;
     bool scalar;
-  } operands[] = {{"a", in.a(), in.a_scalar()},
-                  {"b", in.b(), in.b_scalar()},
-                  {"c", in.c(), in.c_scalar()}};
+  } operands[] = {
+      {"a", in.a(), in.a_scalar()}, {"b", in.b(), in.b_scalar()}, {"c", in.c(), in.c_scalar()}};
   for (int i = 0; i < rule->operands; ++i) {
-    if (!check_read(n, operands[i].name, operands[i].start,
-                    operands[i].scalar ? 1 : in.length()))
+    if (!check_read(n, operands[i].name, operands[i].start, operands[i].scalar ? 1 : in.length()))
       return false;
   }
   if (rule->shape == Shape::kFill && !std::isfinite(in.immediate()))

@@ -26,8 +26,8 @@ struct Section {
   std::uint32_t count;
 };
 
-// What Kernels::run_program takes as `args`: one block's arrays, `[count][lane]`, aligned to 64 bytes.
-// T is float or double according to the table. Arrays a section cannot reach may be null.
+// What Kernels::run_program takes as `args`: one block's arrays, `[count][lane]`, aligned to 64
+// bytes. T is float or double according to the table. Arrays a section cannot reach may be null.
 struct ProgramArgs {
   void* registers;               // T [Program::scratch_registers]
   void* qpos;                    // T [nq]

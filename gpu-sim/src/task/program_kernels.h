@@ -3,8 +3,8 @@
 // registers; lanes never meet. Everything was checked by make_program (program.cc).
 //
 // Semantics where the contract leaves room: MIN and MAX give b where a is NaN; a NaN operand of the
-// logic operations is true, as any non-zero number; WRAP_ANGLE is a + 2 pi floor((pi - a) / (2 pi)),
-// so that an angle inside (-pi, pi] passes unchanged; sums run in index order from 0.
+// logic operations is true, as any non-zero number; WRAP_ANGLE is a + 2 pi floor((pi - a) / (2
+// pi)), so that an angle inside (-pi, pi] passes unchanged; sums run in index order from 0.
 #pragma once
 
 #include <cstdint>
@@ -16,51 +16,16 @@ namespace sdpg::task {
 SDPG_ISA_BEGIN
 
 // Numbers of sdpg.task.v1.Opcode; program.cc asserts that they agree.
-enum : std::uint32_t {
-  kConstant = 1,
-  kMove = 2,
-  kAdd = 10,
-  kSub = 11,
-  kMul = 12,
-  kDiv = 13,
-  kMin = 14,
-  kMax = 15,
-  kNeg = 16,
-  kAbs = 17,
-  kSqrt = 18,
-  kExp = 19,
-  kLog = 20,
-  kSin = 21,
-  kCos = 22,
-  kTanh = 23,
-  kAtan2 = 24,
-  kFloor = 25,
-  kMulAdd = 26,
-  kWrapAngle = 27,
-  kLess = 40,
-  kLessEqual = 41,
-  kEqual = 42,
-  kAnd = 43,
-  kOr = 44,
-  kNot = 45,
-  kSelect = 46,
-  kSum = 60,
-  kReduceMax = 61,
-  kReduceMin = 62,
-  kDot = 63,
-  kLoadQpos = 80,
-  kLoadQvel = 81,
-  kLoadCtrl = 82,
-  kLoadAction = 83,
-  kLoadXpos = 84,
-  kLoadXquat = 85,
-  kLoadXipos = 86,
-  kLoadProgress = 87,
-  kRandomUniform = 88,
-  kStoreQpos = 100,
-  kStoreQvel = 101,
-  kStoreCtrl = 102,
-};
+inline constexpr std::uint32_t kConstant = 1, kMove = 2, kAdd = 10, kSub = 11, kMul = 12, kDiv = 13,
+                               kMin = 14, kMax = 15, kNeg = 16, kAbs = 17, kSqrt = 18, kExp = 19,
+                               kLog = 20, kSin = 21, kCos = 22, kTanh = 23, kAtan2 = 24,
+                               kFloor = 25, kMulAdd = 26, kWrapAngle = 27, kLess = 40,
+                               kLessEqual = 41, kEqual = 42, kAnd = 43, kOr = 44, kNot = 45,
+                               kSelect = 46, kSum = 60, kReduceMax = 61, kReduceMin = 62, kDot = 63,
+                               kLoadQpos = 80, kLoadQvel = 81, kLoadCtrl = 82, kLoadAction = 83,
+                               kLoadXpos = 84, kLoadXquat = 85, kLoadXipos = 86, kLoadProgress = 87,
+                               kRandomUniform = 88, kStoreQpos = 100, kStoreQvel = 101,
+                               kStoreCtrl = 102;
 
 template <class P, class Function>
 SDPG_INLINE void map1(typename P::Scalar* registers, const Op& op, Function f) {
@@ -232,15 +197,13 @@ void run_program(const void* section_pointer, const void* args_pointer) {
       case kReduceMax:
         reduce<P>(registers, op, core::load<P>(registers + op.a * L), 1,
                   [&](P total, std::uint32_t i) {
-                    return core::max(total,
-                                     core::load<P>(registers + (op.a + i * op.a_step) * L));
+                    return core::max(total, core::load<P>(registers + (op.a + i * op.a_step) * L));
                   });
         break;
       case kReduceMin:
         reduce<P>(registers, op, core::load<P>(registers + op.a * L), 1,
                   [&](P total, std::uint32_t i) {
-                    return core::min(total,
-                                     core::load<P>(registers + (op.a + i * op.a_step) * L));
+                    return core::min(total, core::load<P>(registers + (op.a + i * op.a_step) * L));
                   });
         break;
       case kDot:

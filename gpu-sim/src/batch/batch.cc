@@ -1,0 +1,735 @@
+#include "batch/batch.h"
+
+#include <string.h>
+#include <time.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "batch/philox.h"
+#include "sdpg/sim/v1/sim.pb.h"
+
+namespace sdpg::batch {
+namespace {
+
+constexpr std::uint64_t kMaxEnvironments = 1u << 22;
+constexpr std::uint32_t kMaxHorizon = 65536;
+// Beyond this a number counts as not finite, as in the physics.
+constexpr double kLargest = 1e10;
+
+std::uint64_t now(clockid_t clock) {
+  timespec t;
+  clock_gettime(clock, &t);
+  return static_cast<std::uint64_t>(t.tv_sec) * 1000000000u + static_cast<std::uint64_t>(t.tv_nsec);
+}
+
+template <class T>
+bool usable(T x) {
+  return std::abs(x) <= static_cast<T>(kLargest);  // false for NaN
+}
+
+template <class T>
+float cleaned(T x) {
+  return usable(x) ? static_cast<float>(x) : 0.0f;
+}
+
+std::uint64_t align64(std::uint64_t bytes) { return (bytes + 63) / 64 * 64; }
+
+// Marks lanes of [count][lane] registers that hold an unusable number.
+template <class T>
+void mark_unusable(const T* registers, const std::vector<std::uint32_t>& which, std::uint32_t lanes,
+                   std::uint32_t* bad) {
+  for (const std::uint32_t r : which) {
+    const T* row = registers + r * lanes;
+    for (std::uint32_t lane = 0; lane < lanes; ++lane) bad[lane] |= !usable(row[lane]);
+  }
+}
+
+// [register][lane] to [lane][column]: `lanes` rows of registers `which`, or zeros for a bad lane's
+// unusable numbers.
+template <class T>
+void write_rows(const T* registers, const std::vector<std::uint32_t>& which, std::uint32_t lanes,
+                std::uint32_t count, const std::uint32_t* bad, float* out) {
+  const std::size_t columns = which.size();
+  for (std::size_t j = 0; j < columns; ++j) {
+    const T* row = registers + which[j] * lanes;
+    for (std::uint32_t lane = 0; lane < count; ++lane) {
+      out[lane * columns + j] = bad[lane] != 0 ? cleaned(row[lane]) : static_cast<float>(row[lane]);
+    }
+  }
+}
+
+Status check_bounds(const sim::v1::ActionBounds& bounds) {
+  const bool ordered = bounds.mean_low() <= bounds.mean_high() &&  // false for NaN
+                       bounds.log_std_low() <= bounds.log_std_high();
+  if (ordered) return {};
+  return refuse(kInvalidArgument,
+                "action_bounds: expected low <= high, got mean [%g, %g], log_std [%g, %g]",
+                bounds.mean_low(), bounds.mean_high(), bounds.log_std_low(), bounds.log_std_high());
+}
+
+Status check_label(const std::string& label) {
+  const bool good =
+      label.size() <= 40 &&
+      label.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-") == std::string::npos;
+  if (good) return {};
+  return refuse(kInvalidArgument, "label: expected [a-z0-9-]{0,40}, got '%.64s'", label.c_str());
+}
+
+}  // namespace
+
+std::uint64_t fingerprint(const void* bytes, std::size_t count, std::uint64_t hash) {
+  const auto* b = static_cast<const std::uint8_t*>(bytes);
+  for (std::size_t i = 0; i < count; ++i) hash = (hash ^ b[i]) * 0x100000001b3u;
+  return hash;
+}
+
+// ---- creation -----------------------------------------------------------------------------------
+
+Status Batch::create(const sim::v1::CreateBatchRequest& request, const CreateOptions& options,
+                     std::unique_ptr<Batch>* out) {
+  if (request.nominals() < 1)
+    return refuse(kInvalidArgument, "nominals: expected at least 1, got 0");
+  const std::uint64_t members = std::uint64_t{request.auxiliaries_per_nominal()} + 1;
+  if (members > kMaxEnvironments || request.nominals() > kMaxEnvironments / members)
+    return refuse(kInvalidArgument,
+                  "nominals * (1 + auxiliaries_per_nominal): expected at most %llu, got %u * %llu",
+                  static_cast<unsigned long long>(kMaxEnvironments), request.nominals(),
+                  static_cast<unsigned long long>(members));
+  if (request.horizon() < 1 || request.horizon() > kMaxHorizon)
+    return refuse(kInvalidArgument, "horizon: expected 1 to %u, got %u", kMaxHorizon,
+                  request.horizon());
+  if (request.precision() != sim::v1::PRECISION_UNSPECIFIED &&
+      request.precision() != sim::v1::PRECISION_FLOAT32 &&
+      request.precision() != sim::v1::PRECISION_FLOAT64)
+    return refuse(kInvalidArgument, "precision: unknown value %d", int{request.precision()});
+  if (Status s = check_label(request.label()); !s.ok()) return s;
+  if (request.has_action_bounds()) {
+    if (Status s = check_bounds(request.action_bounds()); !s.ok()) return s;
+  }
+  if (!request.has_model()) return refuse(kInvalidArgument, "model: expected a model, got none");
+  if (!request.has_task()) return refuse(kInvalidArgument, "task: expected a program, got none");
+
+  std::unique_ptr<Batch> batch(new Batch);
+  std::string error;
+  batch->model_ = core::make_model(request.model(), &error);
+  if (!batch->model_) return refuse(kInvalidArgument, "model: %s", error.c_str());
+  const core::Model& model = *batch->model_;
+  const task::ModelSizes model_sizes{core::nq(model), core::nv(model), core::nu(model),
+                                     core::nbody(model)};
+  batch->program_ =
+      task::make_program(request.task(), model_sizes, request.model().content_hash(), &error);
+  if (!batch->program_) return refuse(kInvalidArgument, "task: %s", error.c_str());
+  batch->kernels_ = core::select_kernels(request.precision() == sim::v1::PRECISION_FLOAT64
+                                             ? core::Precision::kFloat64
+                                             : core::Precision::kFloat32,
+                                         options.isa, &error);
+  if (batch->kernels_ == nullptr) return refuse(kFailedPrecondition, "%s", error.c_str());
+  batch->draw_actions_ = select_action_kernel(batch->kernels_->isa, batch->kernels_->lanes);
+  if (batch->draw_actions_ == nullptr)
+    return refuse(kInternal, "no action kernel for %s with %d lanes", batch->kernels_->isa,
+                  batch->kernels_->lanes);
+
+  const std::string model_bytes = request.model().SerializeAsString();
+  const std::string task_bytes = request.task().SerializeAsString();
+  batch->model_fingerprint_ = fingerprint(model_bytes.data(), model_bytes.size());
+  batch->task_fingerprint_ = fingerprint(task_bytes.data(), task_bytes.size());
+  batch->qpos0_.assign(request.model().qpos0().begin(), request.model().qpos0().end());
+  batch->seed_ = request.seed();
+  const float infinity = HUGE_VALF;
+  const bool bounded = request.has_action_bounds();
+  const auto& bounds = request.action_bounds();
+  batch->mean_low_ = bounded ? bounds.mean_low() : -infinity;
+  batch->mean_high_ = bounded ? bounds.mean_high() : infinity;
+  batch->log_std_low_ = bounded ? bounds.log_std_low() : -infinity;
+  batch->log_std_high_ = bounded ? bounds.log_std_high() : infinity;
+
+  const task::Program& program = *batch->program_;
+  BatchSizes& sizes = batch->sizes_;
+  sizes.nominals = request.nominals();
+  sizes.auxiliaries = request.auxiliaries_per_nominal();
+  sizes.members = static_cast<std::uint32_t>(members);
+  sizes.environments = sizes.nominals * sizes.members;
+  sizes.horizon = request.horizon();
+  sizes.actions = program.action_size;
+  sizes.privileged = static_cast<std::uint32_t>(program.privileged.size());
+  sizes.actor = static_cast<std::uint32_t>(program.actor.size());
+  sizes.rewards = static_cast<std::uint32_t>(program.rewards.size());
+
+  if (Status s = batch->allocate(options, request.label(), options.shared_memory); !s.ok())
+    return s;
+
+  // The first episodes, on the calling thread.
+  const auto start = [&]<class T>(T) {
+    for (std::uint32_t group = 0; group < sizes.nominals; ++group) {
+      batch->begin_group<T>(group, batch->workers_[0], true);
+      if (!batch->start_is_finite<T>(batch->workers_[0])) return false;
+    }
+    return true;
+  };
+  const bool finite = batch->kernels_->scalar_bytes == 8 ? start(double{}) : start(float{});
+  if (!finite)
+    return refuse(kInvalidArgument,
+                  "task: section reset leaves a state or observation that is not finite");
+  *out = std::move(batch);
+  return {};
+}
+
+Status Batch::allocate(const CreateOptions& options, const std::string& label, bool shared) {
+  const core::Model& model = *model_;
+  const std::uint64_t scalar = static_cast<std::uint64_t>(kernels_->scalar_bytes);
+  lanes_ = static_cast<std::uint32_t>(kernels_->lanes);
+  blocks_ = (sizes_.environments + lanes_ - 1) / lanes_;
+  const std::uint64_t row_bytes = lanes_ * scalar;
+
+  // Fields begin at multiples of 64 bytes.
+  const auto field_step = static_cast<std::uint32_t>(std::max<std::uint64_t>(1, 64 / row_bytes));
+  std::uint32_t next = 0;
+  const auto field = [&](std::uint32_t count) {
+    const std::uint32_t at = next;
+    next = (next + count + field_step - 1) / field_step * field_step;
+    return at;
+  };
+  const auto nbody = static_cast<std::uint32_t>(core::nbody(model));
+  rows_.qpos = field(core::nq(model));
+  rows_.qvel = field(core::nv(model));
+  rows_.ctrl = field(core::nu(model));
+  rows_.warmstart = field(core::nv(model));
+  rows_.persistent = field(program_->persistent_rows);
+  rows_.state_end = next;
+  rows_.xpos = field(nbody * 3);
+  rows_.xquat = field(nbody * 4);
+  rows_.xipos = field(nbody * 3);
+  rows_.end = next;
+  if (program_->reads_frames) rows_.state_end = rows_.end;
+  block_stride_ = align64(rows_.state_end * row_bytes);
+
+  // Everything but the rollout buffer lives in one allocation; parts are handed out in order.
+  const std::uint64_t padded = std::uint64_t{blocks_} * lanes_;
+  const std::uint64_t na = std::uint64_t{sizes_.nominals} * sizes_.actions;
+  const std::uint64_t action_rows = sizes_.actions * std::uint64_t{lanes_};
+  struct Part {
+    std::uint64_t bytes;
+    void* pointer = nullptr;
+  };
+  std::vector<Part> parts = {{blocks_ * block_stride_},
+                             {padded * 4},
+                             {sizes_.nominals * 4ull},
+                             {na * 4},
+                             {na * 4},
+                             {padded}};
+  const std::size_t shared_parts = parts.size();
+  for (int worker = 0; worker < options.threads; ++worker) {
+    for (const std::uint64_t bytes : std::initializer_list<std::uint64_t>{
+             static_cast<std::uint64_t>(kernels_->scratch_bytes(model)),
+             program_->scratch_registers * row_bytes, (rows_.end - rows_.xpos) * row_bytes,
+             rows_.end * row_bytes, program_->draws * row_bytes, sizes_.actions * row_bytes,
+             action_rows * 4, action_rows * 4, action_rows * 4, lanes_ * 4ull, lanes_ * 4ull})
+      parts.push_back({bytes});
+  }
+  state_bytes_ = 0;
+  for (const Part& part : parts) state_bytes_ += align64(part.bytes);
+  environment_bytes_ = static_cast<std::uint32_t>(rows_.state_end * scalar + 4);
+
+  layout_ = lay_out({sizes_.horizon, sizes_.environments, sizes_.nominals, sizes_.actions,
+                     sizes_.privileged, sizes_.actor, sizes_.rewards});
+  const double needed = static_cast<double>(state_bytes_) + static_cast<double>(layout_.bytes);
+  if (needed > static_cast<double>(options.memory_limit_bytes))
+    return refuse(kResourceExhausted,
+                  "the batch needs %.0f bytes (%.0f state, %.0f rollout buffer), %.0f are allowed; "
+                  "lower nominals, auxiliaries_per_nominal or horizon, or raise --memory-limit-mb",
+                  needed, static_cast<double>(state_bytes_), static_cast<double>(layout_.bytes),
+                  static_cast<double>(options.memory_limit_bytes));
+
+  std::string error;
+  state_memory_ = Memory::plain(state_bytes_, &error);
+  if (!state_memory_) return refuse(kResourceExhausted, "%s", error.c_str());
+  memory_ =
+      shared ? Memory::shared(layout_.bytes, label, &error) : Memory::plain(layout_.bytes, &error);
+  if (!memory_) return refuse(kResourceExhausted, "%s", error.c_str());
+  out_ = point_into(layout_, memory_->data());
+
+  std::uint8_t* at = static_cast<std::uint8_t*>(state_memory_->data());
+  for (Part& part : parts) {
+    part.pointer = at;
+    at += align64(part.bytes);
+  }
+  state_ = static_cast<std::uint8_t*>(parts[0].pointer);
+  progress_ = static_cast<std::int32_t*>(parts[1].pointer);
+  episodes_ = static_cast<std::uint32_t*>(parts[2].pointer);
+  mean_ = static_cast<float*>(parts[3].pointer);
+  std_ = static_cast<float*>(parts[4].pointer);
+  ended_ = static_cast<std::uint8_t*>(parts[5].pointer);
+  workers_.resize(options.threads);
+  const Part* part = &parts[shared_parts];
+  for (Worker& worker : workers_) {
+    worker = Worker{};
+    worker.scratch = static_cast<std::uint8_t*>(part[0].pointer);
+    worker.registers = static_cast<std::uint8_t*>(part[1].pointer);
+    worker.frames = static_cast<std::uint8_t*>(part[2].pointer);
+    worker.start = static_cast<std::uint8_t*>(part[3].pointer);
+    worker.uniforms = static_cast<std::uint8_t*>(part[4].pointer);
+    worker.acting = static_cast<std::uint8_t*>(part[5].pointer);
+    worker.noise = static_cast<float*>(part[6].pointer);
+    worker.action = static_cast<float*>(part[7].pointer);
+    worker.squashed = static_cast<float*>(part[8].pointer);
+    worker.status = static_cast<std::uint32_t*>(part[9].pointer);
+    worker.start_progress = static_cast<std::int32_t*>(part[10].pointer);
+    part += 11;
+  }
+  return {};
+}
+
+void Batch::describe(sim::v1::CreateBatchResponse* response) const {
+  response->set_buffer_bytes(layout_.bytes);
+  response->set_state_bytes(state_bytes_);
+  for (const BufferArray& array : layout_.arrays) {
+    auto* described = response->add_tensors();
+    described->set_name(array.name);
+    described->set_offset_bytes(array.offset_bytes);
+    auto* tensor = described->mutable_tensor();
+    tensor->set_dtype(array.type == BufferArray::kFloat32 ? tensor::v1::DTYPE_FLOAT32
+                      : array.type == BufferArray::kInt32 ? tensor::v1::DTYPE_INT32
+                                                          : tensor::v1::DTYPE_UINT8);
+    for (const std::int64_t extent : array.shape) tensor->add_shape(extent);
+    if (!memory_->name().empty()) {
+      auto* shared = tensor->mutable_shared_memory();
+      shared->set_name(memory_->name());
+      shared->set_offset_bytes(array.offset_bytes);
+      shared->set_object_bytes(layout_.bytes);
+    }
+  }
+}
+
+// ---- parts of a step
+// ------------------------------------------------------------------------------
+
+core::BlockView Batch::view(std::uint8_t* rows, std::uint8_t* frames, std::uint32_t* status) const {
+  const std::uint64_t row_bytes = lanes_ * static_cast<std::uint64_t>(kernels_->scalar_bytes);
+  const auto at = [&](std::uint32_t row) { return rows + row * row_bytes; };
+  const auto frame = [&](std::uint32_t row) { return frames + (row - rows_.xpos) * row_bytes; };
+  return {at(rows_.qpos),    at(rows_.qvel),     at(rows_.ctrl),     at(rows_.warmstart),
+          frame(rows_.xpos), frame(rows_.xquat), frame(rows_.xipos), status};
+}
+
+template <class T>
+void Batch::run_section(const task::Section& section, const core::BlockView& v, Worker& worker,
+                        const std::int32_t* progress, const void* action) {
+  const task::ProgramArgs args{worker.registers, v.qpos,  v.qvel,  v.ctrl,          action,
+                               v.xpos,           v.xquat, v.xipos, worker.uniforms, progress};
+  kernels_->run_program(&section, &args);
+}
+
+template <class T>
+void Batch::load_persistent(std::uint8_t* rows, Worker& worker) {
+  for (const task::Persistent& range : program_->persistent) {
+    memcpy(worker.registers + range.start * lanes_ * sizeof(T),
+           rows + (rows_.persistent + range.row) * lanes_ * sizeof(T),
+           range.length * lanes_ * sizeof(T));
+  }
+}
+
+template <class T>
+void Batch::save_persistent(std::uint8_t* rows, Worker& worker) {
+  for (const task::Persistent& range : program_->persistent) {
+    memcpy(rows + (rows_.persistent + range.row) * lanes_ * sizeof(T),
+           worker.registers + range.start * lanes_ * sizeof(T), range.length * lanes_ * sizeof(T));
+  }
+}
+
+// Overwrites environment `to` with lane `from_lane` of a block.
+template <class T>
+void Batch::copy_environment(std::uint32_t to, const std::uint8_t* from_rows,
+                             std::uint32_t from_lane, std::int32_t progress) {
+  const T* from = reinterpret_cast<const T*>(from_rows) + from_lane;
+  T* into = reinterpret_cast<T*>(block_rows(to / lanes_)) + to % lanes_;
+  const std::uint32_t end = rows_.state_end * lanes_;
+  for (std::uint32_t i = 0; i < end; i += lanes_) into[i] = from[i];
+  progress_[to] = progress;
+}
+
+// A fresh episode of nominal `group` in lane 0 of worker.start (all lanes hold the same). Leaves
+// the observations in the registers.
+template <class T>
+void Batch::start_episode(std::uint32_t group, Worker& worker) {
+  T* rows = reinterpret_cast<T*>(worker.start);
+  memset(rows, 0, rows_.end * lanes_ * sizeof(T));
+  for (std::size_t i = 0; i < qpos0_.size(); ++i) {
+    std::fill_n(rows + (rows_.qpos + i) * lanes_, lanes_, static_cast<T>(qpos0_[i]));
+  }
+  T* registers = reinterpret_cast<T*>(worker.registers);
+  for (const task::Persistent& range : program_->persistent) {
+    std::fill_n(registers + range.start * lanes_, range.length * lanes_,
+                static_cast<T>(range.initial));
+  }
+  const std::uint32_t episode = episodes_[group]++;
+  T* uniforms = reinterpret_cast<T*>(worker.uniforms);
+  for (std::uint32_t first = 0; first < program_->draws; first += 4) {
+    const std::uint32_t counter[4] = {first / 4 | kEpisodeStart, group, episode, 0};
+    std::uint32_t words[4];
+    philox(counter, seed_, words);
+    for (std::uint32_t k = 0; k < 4 && first + k < program_->draws; ++k) {
+      std::fill_n(uniforms + (first + k) * lanes_, lanes_, static_cast<T>(uniform(words[k])));
+    }
+  }
+  const std::uint64_t frames_at = rows_.xpos * lanes_ * sizeof(T);
+  const core::BlockView v = view(worker.start, worker.start + frames_at, worker.status);
+  run_section<T>(program_->reset, v, worker, worker.start_progress, nullptr);
+  save_persistent<T>(worker.start, worker);
+  if (program_->reads_frames) kernels_->kinematics(*model_, v, worker.scratch);
+  run_section<T>(program_->observe, v, worker, worker.start_progress, nullptr);
+}
+
+template <class T>
+bool Batch::start_is_finite(Worker& worker) {
+  const T* rows = reinterpret_cast<const T*>(worker.start);
+  for (std::uint32_t i = 0; i < rows_.state_end * lanes_; ++i) {
+    if (!usable(rows[i])) return false;
+  }
+  std::vector<std::uint32_t> bad(lanes_, 0);
+  const T* registers = reinterpret_cast<const T*>(worker.registers);
+  mark_unusable(registers, program_->privileged, lanes_, bad.data());
+  mark_unusable(registers, program_->actor, lanes_, bad.data());
+  return std::all_of(bad.begin(), bad.end(), [](std::uint32_t b) { return b == 0; });
+}
+
+template <class T>
+void Batch::begin_group(std::uint32_t group, Worker& worker, bool reset) {
+  const std::uint32_t nominal = group * sizes_.members;
+  std::uint32_t copies_end = nominal + sizes_.members;
+  // Lanes beyond the last environment repeat its group, so that they hold ordinary numbers.
+  if (group + 1 == sizes_.nominals) copies_end = blocks_ * lanes_;
+  if (reset) {
+    start_episode<T>(group, worker);
+    copy_environment<T>(nominal, worker.start, 0, 0);
+  }
+  const std::uint8_t* rows = block_rows(nominal / lanes_);
+  for (std::uint32_t e = nominal + 1; e < copies_end; ++e)
+    copy_environment<T>(e, rows, nominal % lanes_, progress_[nominal]);
+}
+
+// Observations of a block's present state into slot 0.
+template <class T>
+void Batch::observe_block(std::uint32_t block, Worker& worker) {
+  const std::uint32_t first = block * lanes_;
+  const std::uint32_t count = std::min(lanes_, sizes_.environments - first);
+  std::uint8_t* rows = block_rows(block);
+  std::uint8_t* frames =
+      program_->reads_frames ? rows + rows_.xpos * lanes_ * sizeof(T) : worker.frames;
+  load_persistent<T>(rows, worker);
+  run_section<T>(program_->observe, view(rows, frames, worker.status), worker, progress_ + first,
+                 nullptr);
+  const T* registers = reinterpret_cast<const T*>(worker.registers);
+  std::uint32_t all_bad[64];
+  std::fill_n(all_bad, lanes_, 1u);  // a restored state may hold anything: clean every number
+  write_rows(registers, program_->privileged, lanes_, count, all_bad,
+             out_.privileged + std::uint64_t{first} * sizes_.privileged);
+  for (std::uint32_t lane = 0; lane < count; ++lane) {
+    if ((first + lane) % sizes_.members != 0) continue;
+    float* actor = out_.actor + std::uint64_t{(first + lane) / sizes_.members} * sizes_.actor;
+    for (std::uint32_t j = 0; j < sizes_.actor; ++j)
+      actor[j] = cleaned(registers[program_->actor[j] * lanes_ + lane]);
+  }
+}
+
+// Everything of a step that concerns one block; see the header of sim.proto for the order.
+template <class T>
+void Batch::step_block(std::uint32_t block, Worker& worker, const ActionArgs& step) {
+  const task::Program& program = *program_;
+  const std::uint32_t lanes = lanes_;
+  const std::uint32_t first = block * lanes;
+  const std::uint32_t count = std::min(lanes, sizes_.environments - first);
+  const std::uint64_t slot = std::uint64_t{step.t} * sizes_.environments + first;
+  const std::uint64_t started = now(CLOCK_MONOTONIC);
+
+  // Actions.
+  ActionArgs action = step;
+  action.first_environment = first;
+  action.noise = worker.noise;
+  action.action = worker.action;
+  action.squashed = worker.squashed;
+  draw_actions_(action);
+  const std::uint32_t actions = sizes_.actions;
+  float* noise_out = out_.noise + slot * actions;
+  float* action_out = out_.action + slot * actions;
+  for (std::uint32_t j = 0; j < actions; ++j) {
+    for (std::uint32_t lane = 0; lane < count; ++lane) {
+      noise_out[lane * actions + j] = worker.noise[j * lanes + lane];
+      action_out[lane * actions + j] = worker.action[j * lanes + lane];
+    }
+  }
+  const void* acting = worker.squashed;
+  if constexpr (sizeof(T) == 8) {
+    T* wide = reinterpret_cast<T*>(worker.acting);
+    for (std::uint32_t i = 0; i < actions * lanes; ++i) wide[i] = worker.squashed[i];
+    acting = wide;
+  }
+  const std::uint64_t noise_done = now(CLOCK_MONOTONIC);
+
+  // Control program and physics.
+  std::uint8_t* rows = block_rows(block);
+  std::uint8_t* frames =
+      program.reads_frames ? rows + rows_.xpos * lanes * sizeof(T) : worker.frames;
+  const core::BlockView v = view(rows, frames, worker.status);
+  std::int32_t* progress = progress_ + first;
+  std::fill_n(worker.status, lanes, 0u);
+  load_persistent<T>(rows, worker);
+  run_section<T>(program.control, v, worker, progress, acting);
+  const std::uint64_t control_done = now(CLOCK_MONOTONIC);
+  kernels_->step(*model_, v, worker.scratch, static_cast<int>(program.substeps));
+  if (program.reads_frames) kernels_->kinematics(*model_, v, worker.scratch);
+  const std::uint64_t physics_done = now(CLOCK_MONOTONIC);
+  for (std::uint32_t lane = 0; lane < lanes; ++lane) progress[lane] += 1;
+
+  // Rewards and terminations; persistent registers are still where `control` left them.
+  run_section<T>(program.step, v, worker, progress, acting);
+  const T* registers = reinterpret_cast<const T*>(worker.registers);
+  std::uint32_t bad[64], terminated[64];
+  for (std::uint32_t lane = 0; lane < lanes; ++lane) {
+    bad[lane] = worker.status[lane] & core::kNonFinite;
+    terminated[lane] = 0;
+  }
+  mark_unusable(registers, program.rewards, lanes, bad);
+  for (const std::uint32_t r : program.terminations) {
+    const T* row = registers + r * lanes;
+    for (std::uint32_t lane = 0; lane < lanes; ++lane) {
+      terminated[lane] |= row[lane] != T(0);
+      bad[lane] |= std::isnan(row[lane]);
+    }
+  }
+  for (const task::Persistent& range : program.persistent) {
+    const T* row = registers + range.start * lanes;
+    for (std::uint32_t i = 0; i < range.length * lanes; ++i) bad[i % lanes] |= !usable(row[i]);
+  }
+  const std::uint32_t terms = sizes_.rewards;
+  float* terms_out = out_.reward_terms + slot * terms;
+  write_rows(registers, program.rewards, lanes, count, bad, terms_out);
+  save_persistent<T>(rows, worker);
+
+  // Observations of the un-reset successor; they stand for slot t + 1 until the groups say
+  // otherwise.
+  run_section<T>(program.observe, v, worker, progress, nullptr);
+  mark_unusable(registers, program.privileged, lanes, bad);
+  mark_unusable(registers, program.actor, lanes, bad);
+  const std::uint32_t values = sizes_.privileged;
+  float* successor = out_.privileged_successor + slot * values;
+  write_rows(registers, program.privileged, lanes, count, bad, successor);
+  memcpy(out_.privileged + (slot + sizes_.environments) * values, successor,
+         std::uint64_t{count} * values * sizeof(float));
+  for (std::uint32_t lane = 0; lane < count; ++lane) {
+    const std::uint32_t e = first + lane;
+    if (e % sizes_.members != 0) continue;
+    float* actor = out_.actor + (std::uint64_t{step.t + 1} * sizes_.nominals + e / sizes_.members) *
+                                    sizes_.actor;
+    for (std::uint32_t j = 0; j < sizes_.actor; ++j)
+      actor[j] = cleaned(registers[program.actor[j] * lanes + lane]);
+  }
+
+  // Flags, with faults contained: such a transition ends here and is worth nothing.
+  for (std::uint32_t lane = 0; lane < count; ++lane) {
+    float* lane_terms = terms_out + std::uint64_t{lane} * terms;
+    const bool faulted = bad[lane] != 0;
+    float reward = 0;
+    for (std::uint32_t k = 0; k < terms; ++k) {
+      if (faulted) lane_terms[k] = 0;
+      reward += lane_terms[k];
+    }
+    const bool ends = faulted || terminated[lane] != 0;
+    const bool truncates =
+        !ends && progress[lane] >= static_cast<std::int32_t>(program.episode_length);
+    const std::uint32_t bits = worker.status[lane] | (faulted ? core::kNonFinite : 0u);
+    out_.reward[slot + lane] = reward;
+    out_.terminated[slot + lane] = ends;
+    out_.truncated[slot + lane] = truncates;
+    out_.done[slot + lane] = ends || truncates;
+    out_.fault[slot + lane] = static_cast<std::uint8_t>(bits);
+    out_.progress[slot + lane] = progress[lane];
+    ended_[first + lane] = ends || truncates;
+    if (bits != 0) {
+      worker.faults += 1;
+      for (int bit = 0; bit < 8; ++bit) worker.fault_bits[bit] += bits >> bit & 1;
+    }
+  }
+  const std::uint64_t finished = now(CLOCK_MONOTONIC);
+  worker.noise_time += noise_done - started;
+  worker.physics_time += physics_done - control_done;
+  worker.task_time += (control_done - noise_done) + (finished - physics_done);
+}
+
+// Episode starts and copies of one group (reset rules of the reference, section 1.4).
+template <class T>
+void Batch::step_group(std::uint32_t group, Worker& worker, std::uint32_t t) {
+  const std::uint32_t nominal = group * sizes_.members;
+  const std::uint32_t values = sizes_.privileged;
+  const std::uint64_t slot = std::uint64_t{t} * sizes_.environments;
+  float* after = out_.privileged + (slot + sizes_.environments) * values;
+  const bool fresh = ended_[nominal] != 0;
+  if (fresh) {
+    worker.nominals_done += 1;
+    start_episode<T>(group, worker);
+    copy_environment<T>(nominal, worker.start, 0, 0);
+    const T* registers = reinterpret_cast<const T*>(worker.registers);
+    for (std::uint32_t j = 0; j < values; ++j)
+      after[std::uint64_t{nominal} * values + j] =
+          cleaned(registers[program_->privileged[j] * lanes_]);
+    float* actor = out_.actor + (std::uint64_t{t + 1} * sizes_.nominals + group) * sizes_.actor;
+    for (std::uint32_t j = 0; j < sizes_.actor; ++j)
+      actor[j] = cleaned(registers[program_->actor[j] * lanes_]);
+  }
+  const std::uint8_t* rows = block_rows(nominal / lanes_);
+  const float* observed = after + std::uint64_t{nominal} * values;
+  for (std::uint32_t e = nominal + 1; e < nominal + sizes_.members; ++e) {
+    if (!fresh && ended_[e] == 0) continue;
+    copy_environment<T>(e, rows, nominal % lanes_, progress_[nominal]);
+    memcpy(after + std::uint64_t{e} * values, observed, values * sizeof(float));
+    out_.done[slot + e] = 1;
+  }
+}
+
+// ---- segments
+// --------------------------------------------------------------------------------------
+
+namespace {
+
+// Groups per item of a loop over groups: small groups share one, so that taking items stays cheap.
+std::uint32_t groups_per_item(const BatchSizes& sizes) {
+  return std::max<std::uint32_t>(1, 64 / sizes.members);
+}
+
+}  // namespace
+
+Status Batch::begin(ThreadPool& pool, std::uint64_t epoch, bool reset, PhaseTime* time) {
+  if (segment_open_)
+    return refuse(kFailedPrecondition, "begin: a segment is open after step %u; send End first",
+                  next_t_);
+  if (epoch > UINT32_MAX)
+    return refuse(kInvalidArgument, "begin: epoch: expected below 2^32, got %llu",
+                  static_cast<unsigned long long>(epoch));
+  const std::uint64_t started = now(CLOCK_REALTIME);
+  memory_->unlink();  // the caller has mapped it by now
+  epoch_ = static_cast<std::uint32_t>(epoch);
+  const std::uint32_t chunk = groups_per_item(sizes_);
+  const auto run = [&]<class T>(T) {
+    pool.run((sizes_.nominals + chunk - 1) / chunk, [&](int item, int worker) {
+      const std::uint32_t end = std::min((item + 1) * chunk, sizes_.nominals);
+      for (std::uint32_t group = item * chunk; group < end; ++group)
+        begin_group<T>(group, workers_[worker], reset);
+    });
+    pool.run(static_cast<int>(blocks_),
+             [&](int block, int worker) { observe_block<T>(block, workers_[worker]); });
+  };
+  kernels_->scalar_bytes == 8 ? run(double{}) : run(float{});
+  segment_open_ = true;
+  next_t_ = 0;
+  if (time != nullptr) *time = {"begin", started, now(CLOCK_REALTIME)};
+  return {};
+}
+
+Status Batch::step(ThreadPool& pool, std::uint32_t t, const float* mean, std::size_t mean_count,
+                   const float* log_std, std::size_t log_std_count, StepReport* report) {
+  if (!segment_open_)
+    return refuse(kFailedPrecondition, "step: no segment is open; send Begin first");
+  if (t != next_t_) return refuse(kInvalidArgument, "step: t: expected %u, got %u", next_t_, t);
+  if (t >= sizes_.horizon)
+    return refuse(kInvalidArgument, "step: the segment has its %u steps; send End", t);
+  const std::size_t actions = sizes_.actions, na = sizes_.nominals * actions;
+  if (mean_count != na)
+    return refuse(kInvalidArgument, "step: mean: expected [%u, %zu] = %zu values, got %zu",
+                  sizes_.nominals, actions, na, mean_count);
+  if (log_std != nullptr && log_std_count != actions && log_std_count != na)
+    return refuse(kInvalidArgument,
+                  "step: log_std: expected [%zu] or [%u, %zu] values or none, got %zu", actions,
+                  sizes_.nominals, actions, log_std_count);
+  for (std::size_t i = 0; i < na; ++i) {
+    if (!usable(mean[i]))
+      return refuse(kInvalidArgument, "step: mean[%zu, %zu] is %g, not a finite number",
+                    i / actions, i % actions, mean[i]);
+    mean_[i] = std::max(std::min(mean[i], mean_high_), mean_low_);
+  }
+  if (log_std != nullptr) {
+    for (std::size_t i = 0; i < log_std_count; ++i) {
+      const float clipped = std::max(std::min(log_std[i], log_std_high_), log_std_low_);
+      std_[i] = std::exp(clipped);
+      if (std::isnan(log_std[i]) || !usable(std_[i]))
+        return refuse(kInvalidArgument, "step: log_std[%zu] is %g, no usable standard deviation", i,
+                      log_std[i]);
+    }
+  }
+  next_t_ += 1;
+
+  ActionArgs args{};
+  args.seed = seed_;
+  args.epoch = epoch_;
+  args.t = t;
+  args.environments = sizes_.environments;
+  args.members = sizes_.members;
+  args.action_size = static_cast<int>(actions);
+  args.mean = mean_;
+  args.std = log_std != nullptr ? std_ : nullptr;
+  args.std_stride = log_std_count == actions ? 0 : static_cast<int>(actions);
+  args.low = mean_low_;
+  args.high = mean_high_;
+
+  const std::uint64_t started = now(CLOCK_REALTIME);
+  std::uint64_t stepped = 0;
+  const std::uint32_t chunk = groups_per_item(sizes_);
+  const auto run = [&]<class T>(T) {
+    pool.run(static_cast<int>(blocks_),
+             [&](int block, int worker) { step_block<T>(block, workers_[worker], args); });
+    stepped = now(CLOCK_REALTIME);
+    pool.run((sizes_.nominals + chunk - 1) / chunk, [&](int item, int worker) {
+      const std::uint32_t end = std::min((item + 1) * chunk, sizes_.nominals);
+      for (std::uint32_t group = item * chunk; group < end; ++group)
+        step_group<T>(group, workers_[worker], t);
+    });
+  };
+  kernels_->scalar_bytes == 8 ? run(double{}) : run(float{});
+  const std::uint64_t finished = now(CLOCK_REALTIME);
+
+  StepReport sum;
+  std::uint64_t noise = 0, physics = 0, task = 0;
+  for (Worker& worker : workers_) {
+    sum.nominals_done += worker.nominals_done;
+    sum.faults += worker.faults;
+    noise += worker.noise_time;
+    physics += worker.physics_time;
+    task += worker.task_time;
+    for (int bit = 0; bit < 8; ++bit) {
+      fault_counts_[bit] += worker.fault_bits[bit];
+      worker.fault_bits[bit] = 0;
+    }
+    worker.nominals_done = worker.faults = 0;
+    worker.noise_time = worker.physics_time = worker.task_time = 0;
+  }
+  environment_steps_ += sizes_.environments;
+  if (report != nullptr) {
+    const double share = static_cast<double>(stepped - started) /
+                         static_cast<double>(std::max<std::uint64_t>(1, noise + physics + task));
+    const auto noise_end = started + static_cast<std::uint64_t>(share * static_cast<double>(noise));
+    const auto task_start = stepped - static_cast<std::uint64_t>(share * static_cast<double>(task));
+    *report = sum;
+    report->phases[0] = {"noise", started, noise_end};
+    report->phases[1] = {"physics", noise_end, std::max(noise_end, task_start)};
+    report->phases[2] = {"task", std::max(noise_end, task_start), stepped};
+    report->phases[3] = {"reset", stepped, finished};
+  }
+  return {};
+}
+
+Status Batch::end(std::uint32_t* steps) {
+  if (!segment_open_)
+    return refuse(kFailedPrecondition, "end: no segment is open; send Begin first");
+  segment_open_ = false;
+  if (steps != nullptr) *steps = next_t_;
+  return {};
+}
+
+void Batch::written_ranges(std::uint32_t steps,
+                           const std::function<bool(std::uint64_t, std::uint64_t)>& f) const {
+  for (const BufferArray& array : layout_.arrays) {
+    const std::uint64_t bytes = array.slot_bytes * (steps + (array.extra_slot ? 1u : 0u));
+    if (bytes > 0 && !f(array.offset_bytes, bytes)) return;
+  }
+}
+
+}  // namespace sdpg::batch
