@@ -1,0 +1,255 @@
+// compileModel(): what MuJoCo makes of our models agrees with the tables they were written from,
+// and what the core cannot simulate is refused by file, element and reason.
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { fromBinary, toBinary } from "@bufbuild/protobuf";
+import { afterAll, describe, expect, test } from "vitest";
+import { type Model, ModelSchema } from "@proto/sdpg/model/v1/model_pb.ts";
+import { compileModel, ModelError, sealModel } from "./compile.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "sdpg-model-"));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+function taskModel(name: string): Promise<Model> {
+  return compileModel(fileURLToPath(new URL(`../../../tasks/${name}/model.xml`, import.meta.url)));
+}
+
+function written(xml: string, name = "model.xml"): string {
+  const path = join(folder, name);
+  writeFileSync(path, xml);
+  return path;
+}
+
+/** Mass, largest and smallest principal inertia of a body. */
+function inertial(model: Model, name: string): [number, number, number] {
+  const i = model.bodies!.name.indexOf(name);
+  const inertia = model.bodies!.inertia.slice(3 * i, 3 * i + 3);
+  return [model.bodies!.mass[i], Math.max(...inertia), Math.min(...inertia)];
+}
+
+describe("hopper", () => {
+  test("has the masses and inertias of the published table", async () => {
+    const model = await taskModel("hopper");
+    // Printed with 3 to 5 digits, so one unit of the last one apart at most.
+    const table: Record<string, [number, number, number]> = {
+      torso: [3.665, 0.06925, 0.00445],
+      thigh: [4.058, 0.0933, 0.0049],
+      leg: [2.781, 0.0723, 0.0022],
+      foot: [5.316, 0.1035, 0.0092],
+    };
+    for (const [name, [mass, transverse, axial]] of Object.entries(table)) {
+      const [m, t, a] = inertial(model, name);
+      expect(m, `${name} mass`).toBeCloseTo(mass, 3);
+      expect(t, `${name} transverse`).toBeCloseTo(transverse, 4);
+      expect(a, `${name} axial`).toBeCloseTo(axial, 4);
+    }
+    expect(model.totalMass).toBeCloseTo(15.820, 3);
+  });
+
+  test("has three root coordinates, three limited joints and motors of 200 N m", async () => {
+    const model = await taskModel("hopper");
+    expect(model.joints!.name).toEqual(["rootx", "rootz", "rooty", "thigh", "leg", "foot"]);
+    expect(model.joints!.type).toEqual([2, 2, 3, 3, 3, 3]);
+    expect(model.joints!.limited).toEqual([0, 0, 0, 1, 1, 1]);
+    expect(model.joints!.range.slice(6)).toEqual(
+      [-2.618, 0, -2.618, 0, -0.7854, 0.7854].map((r) => expect.closeTo(r, 4)),
+    );
+    expect(model.dofs!.armature).toEqual([0, 0, 0, 0, 0, 0]);
+    expect(model.dofs!.damping).toEqual([0, 0, 0, 0, 0, 0]);
+    expect([0, 1, 2].map((i) => model.actuators!.gear[6 * i])).toEqual([200, 200, 200]);
+    expect(model.actuators!.ctrllimited).toEqual([1, 1, 1]);
+    expect(model.actuators!.ctrlrange).toEqual([-1, 1, -1, 1, -1, 1]);
+    expect(model.option).toMatchObject({ timestep: 0.005, integrator: 0, solver: 2, cone: 0 });
+    const foot = model.geoms!.name.indexOf("foot");
+    expect(model.geoms!.friction[3 * foot]).toBe(2);
+  });
+
+  test("stands with the lowest point of the foot on the ground at qpos 0", async () => {
+    const model = await taskModel("hopper");
+    // Torso at 1.25, then down the chain of the table: the foot's axis is 0.1 above the ground.
+    const heights = model.bodies!.pos.filter((_, i) => i % 3 === 2);
+    expect(heights.reduce((sum, z) => sum + z, 0)).toBeCloseTo(0.1, 12);
+    expect(model.qpos0).toEqual([0, 0, 0, 0, 0, 0]);
+  });
+});
+
+describe("walker", () => {
+  test("has the masses of the published table", async () => {
+    const model = await taskModel("walker");
+    for (const side of ["right", "left"]) {
+      expect(inertial(model, `${side}_thigh`)[0]).toBeCloseTo(4.058, 3);
+      expect(inertial(model, `${side}_leg`)[0]).toBeCloseTo(2.781, 3);
+      expect(inertial(model, `${side}_foot`)[0]).toBeCloseTo(2.094, 3);
+    }
+    expect(inertial(model, "torso")[0]).toBeCloseTo(10.673, 3);
+    expect(model.totalMass).toBeCloseTo(28.540, 3);
+  });
+
+  test("drives right leg then left with 100, 50 and 20 N m, damped", async () => {
+    const model = await taskModel("walker");
+    expect(model.actuators!.trnid.map((j) => model.joints!.name[j])).toEqual(
+      ["right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle"],
+    );
+    expect([0, 1, 2, 3, 4, 5].map((i) => model.actuators!.gear[6 * i]))
+      .toEqual([100, 50, 20, 100, 50, 20]);
+    expect(model.dofs!.damping).toEqual([0, 0, 0, ...Array(6).fill(0.1)]);
+    expect(model.dofs!.armature).toEqual([0, 0, 0, ...Array(6).fill(0.01)]);
+    expect(model.joints!.solimp.slice(15, 18)).toEqual([0, 0.99, 0.01]);
+    // Nothing of the robot meets the robot: it has no affinity.
+    const robot = model.geoms!.name.map((_, i) => i).filter((i) => model.geoms!.bodyid[i] > 0);
+    expect(robot.map((i) => model.geoms!.conaffinity[i])).toEqual(Array(7).fill(0));
+  });
+});
+
+describe("compileModel()", () => {
+  test("gives the same message and hash every time, and the hash covers everything", async () => {
+    const [first, second] = [await taskModel("walker"), await taskModel("walker")];
+    const bytes = toBinary(ModelSchema, first);
+    expect(bytes).toEqual(toBinary(ModelSchema, second));
+    expect(first.contentHash).toMatch(/^[0-9a-f]{64}$/);
+    const changed = fromBinary(ModelSchema, bytes);
+    changed.dofs!.damping[4] += 1e-12;
+    expect(sealModel(changed).contentHash).not.toBe(first.contentHash);
+  });
+
+  test("keeps cameras, lights and the two colours of a checker", async () => {
+    const model = await taskModel("hopper");
+    expect(model.cameras).toMatchObject([{ name: "side", mode: 1, pos: [0, -2, -0.5], fovy: 60 }]);
+    // Looks along +y of the world with z up: the columns are its right, up and backward.
+    expect(model.cameras[0].mat0.map((v) => Math.round(v) + 0)).toEqual([
+      1,
+      0,
+      0,
+      0,
+      0,
+      -1,
+      0,
+      1,
+      0,
+    ]);
+    expect(model.lights).toMatchObject([{ name: "sun", directional: true, castshadow: false }]);
+    expect(model.materials.map((m) => m.rgba2.length)).toEqual([4, 0]);
+    expect(model.materials[1].rgba).toEqual([1, 0.5, 0, 1]);
+  });
+
+  test("finds included files in the model's folder", async () => {
+    written('<mujoco><worldbody><geom name="ball" size="1"/></worldbody></mujoco>', "part.xml");
+    const model = await compileModel(
+      written('<mujoco model="whole"><include file="part.xml"/></mujoco>'),
+    );
+    expect(model.name).toBe("whole");
+    expect(model.geoms!.name).toEqual(["ball"]);
+  });
+
+  const body = (joint: string, geom = "") =>
+    `<worldbody>\n<body name="box">\n${joint}\n<geom name="shape" size="1" ${geom}/>\n</body>\n</worldbody>`;
+  const hinge = '<joint name="turn"/>';
+  const refused: [string, string, RegExp][] = [
+    [
+      "a tendon",
+      `${body(hinge)}<tendon><fixed name="rope"><joint joint="turn" coef="1"/></fixed></tendon>`,
+      /^.*model\.xml:6: unsupported: tendon 'rope': /,
+    ],
+    [
+      "an equality",
+      `${body(hinge)}<equality><joint name="lock" joint1="turn"/></equality>`,
+      /equality 'lock': /,
+    ],
+    [
+      "a free joint",
+      body('<freejoint name="loose"/>'),
+      /model\.xml:3: unsupported: joint 'loose': free joints/,
+    ],
+    ["a ball joint", body('<joint name="loose" type="ball"/>'), /joint 'loose': ball joints/],
+    ["friction loss", body('<joint name="dry" frictionloss="1"/>'), /joint 'dry': frictionloss/],
+    [
+      "a force range of a joint",
+      body('<joint name="weak" actuatorfrcrange="-1 1"/>'),
+      /joint 'weak': actuatorfrcrange/,
+    ],
+    [
+      "a colliding box",
+      body(hinge, 'type="box" size="1 1 1"').replace('size="1" ', ""),
+      /geom 'shape': box geoms/,
+    ],
+    ["condim 4", body(hinge, 'condim="4"'), /geom 'shape': condim 4/],
+    [
+      "RK4",
+      `<option integrator="RK4"/>${body(hinge)}`,
+      /model\.xml:1: unsupported: option 'integrator': integrator RK4/,
+    ],
+    ["an elliptic cone", `<option cone="elliptic"/>${body(hinge)}`, /option 'cone': elliptic/],
+    ["the CG solver", `<option solver="CG"/>${body(hinge)}`, /option 'solver': solver CG/],
+    ["air", `<option density="1.2"/>${body(hinge)}`, /option 'density': /],
+    [
+      "a disabled feature",
+      `<option><flag contact="disable"/></option>${body(hinge)}`,
+      /option 'flag': contact disabled/,
+    ],
+    [
+      "gravity compensation",
+      body(hinge).replace('name="box"', 'name="box" gravcomp="1"'),
+      /body 'box': gravity comp/,
+    ],
+    ["mocap", '<worldbody><body name="hand" mocap="true"/></worldbody>', /body 'hand': mocap/],
+    [
+      "a muscle",
+      `${body(hinge)}<actuator><muscle name="biceps" joint="turn" lengthrange="0 1"/></actuator>`,
+      /actuator 'biceps': dyntype muscle/,
+    ],
+    [
+      "a sensor",
+      `${body(hinge)}<sensor><jointpos name="angle" joint="turn"/></sensor>`,
+      /sensor 'angle': /,
+    ],
+    [
+      "a contact pair",
+      `${
+        body(hinge)
+      }<worldbody><geom name="other" size="1" pos="3 0 0"/></worldbody><contact><pair name="two" geom1="shape" geom2="other"/></contact>`,
+      /pair 'two': /,
+    ],
+    [
+      "a spot light",
+      `${body(hinge)}<worldbody><light name="lamp" type="spot"/></worldbody>`,
+      /light 'lamp': only directional/,
+    ],
+    [
+      "a textured material",
+      `<asset><texture name="t" type="2d" builtin="gradient" width="4" height="4"/><material name="m" texture="t"/></asset>${
+        body(hinge)
+      }`,
+      /material 'm': only flat and builtin="checker"/,
+    ],
+  ];
+  test.each(refused)("refuses %s by name", async (_, xml, message) => {
+    const error = await compileModel(written(`<mujoco>${xml}</mujoco>`)).catch((e) => e);
+    expect(error).toBeInstanceOf(ModelError);
+    expect(error.message).toMatch(message);
+    expect(error.refusals.length).toBeGreaterThan(0);
+  });
+
+  test("accepts the same model without the unsupported feature", async () => {
+    await expect(compileModel(written(`<mujoco>${body(hinge)}</mujoco>`))).resolves.toBeDefined();
+  });
+
+  test("names file and line of an attribute MJCF does not have", async () => {
+    const path = written('<mujoco>\n<worldbody>\n<geom typ="plane"/>\n</worldbody></mujoco>');
+    await expect(compileModel(path)).rejects.toThrow(
+      new RegExp(`^${path}:3: XML Error: Schema violation: unrecognized attribute: 'typ'`),
+    );
+  });
+
+  test("names file and line of XML that does not parse", async () => {
+    const path = written("<mujoco>\n<worldbody>\n</worldbod></mujoco>");
+    await expect(compileModel(path)).rejects.toThrow(new RegExp(`^${path}:\\d+: XML parse error`));
+  });
+
+  test("names a file that is not there", async () => {
+    await expect(compileModel(join(folder, "absent.xml"))).rejects.toThrow(
+      /absent\.xml: cannot read the model file: ENOENT/,
+    );
+  });
+});
