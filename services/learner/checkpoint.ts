@@ -12,7 +12,7 @@
 
 import { createHash } from "node:crypto";
 import { join } from "node:path";
-import { decode, encode } from "./torch/safetensors.ts";
+import { decode, encode, sha256, tensorHash } from "./torch/safetensors.ts";
 import type { Tensor } from "./torch/mod.ts";
 
 export type TensorGroups = ReadonlyMap<string, ReadonlyMap<string, Tensor>>;
@@ -105,7 +105,7 @@ export class Checkpoints {
       };
       for (const [group, tensors] of content.groups) {
         for (const [tensor, value] of tensors) {
-          manifest.tensors[`${group}/${tensor}`] = sha256(value.bytes());
+          manifest.tensors[`${group}/${tensor}`] = tensorHash(value);
         }
         write(`${group}.safetensors`, encode(new Map(tensors), {}));
       }
@@ -144,13 +144,12 @@ export class Checkpoints {
    *
    * @throws CheckpointError when none is whole.
    */
-  newest(): { path: string; skipped: string[]; checkpoint(): CheckpointContent } {
+  newest(): { checkpoint: StoredCheckpoint; skipped: string[] } {
     const skipped: string[] = [];
     for (const name of this.#names()) {
       const path = join(this.directory, name);
       try {
-        const whole = verify(path, this.storage);
-        return { path, skipped, checkpoint: () => parse(whole) };
+        return { checkpoint: openCheckpoint(path, this.storage), skipped };
       } catch (error) {
         if (!(error instanceof CheckpointError)) throw error;
         skipped.push(error.message);
@@ -209,35 +208,22 @@ export class Checkpoints {
   }
 }
 
+/** A checkpoint on the disk whose every byte has been checked. */
+export interface StoredCheckpoint {
+  readonly path: string;
+  readonly epoch: number;
+  readonly meta: Readonly<Record<string, unknown>>;
+  readonly simulation: Uint8Array;
+  /** Its tensors, made anew in the caller's scope. */
+  groups(): TensorGroups;
+}
+
 /**
- * Reads one checkpoint directory. The tensors belong to the caller's scope.
+ * Reads one checkpoint directory.
  *
  * @throws CheckpointError naming the file that is missing or damaged.
  */
-export function readCheckpoint(path: string, storage: Storage = disk): CheckpointContent {
-  return parse(verify(path, storage));
-}
-
-/** SHA-256, hex, over every tensor (names sorted) and the simulator's state. */
-export function hashState(groups: TensorGroups, simulation: Uint8Array): string {
-  const hash = createHash("sha256");
-  for (const group of [...groups.keys()].sort()) {
-    const tensors = groups.get(group)!;
-    for (const name of [...tensors.keys()].sort()) {
-      const tensor = tensors.get(name)!;
-      hash.update(`${group}/${name} ${tensor.dtype} [${tensor.shape}]\n`).update(tensor.bytes());
-    }
-  }
-  return hash.update("simulation\n").update(simulation).digest("hex");
-}
-
-interface Whole {
-  manifest: Manifest;
-  files: Map<string, Uint8Array>;
-  path: string;
-}
-
-function verify(path: string, storage: Storage): Whole {
+export function openCheckpoint(path: string, storage: Storage = disk): StoredCheckpoint {
   const damaged = (reason: string) =>
     new CheckpointError(`Cannot use checkpoint ${path}: ${reason}`);
   const read = (file: string) => {
@@ -258,31 +244,42 @@ function verify(path: string, storage: Storage): Whole {
     if (sha256(bytes) !== expected.sha256) throw damaged(`${file} does not match its SHA-256`);
     files.set(file, bytes);
   }
-  if (!files.has("simulation.bin")) throw damaged("simulation.bin is not listed");
-  return { manifest, files, path };
+  const simulation = files.get("simulation.bin");
+  if (simulation === undefined) throw damaged("simulation.bin is not listed");
+  files.delete("simulation.bin");
+  return {
+    path,
+    epoch: manifest.epoch,
+    meta: manifest.meta,
+    simulation,
+    groups() {
+      const groups = new Map<string, ReadonlyMap<string, Tensor>>();
+      for (const [file, bytes] of files) {
+        const group = file.slice(0, -".safetensors".length);
+        const { tensors } = decode(bytes);
+        for (const [name, tensor] of tensors) {
+          if (tensorHash(tensor) !== manifest.tensors[`${group}/${name}`]) {
+            throw damaged(`tensor ${group}/${name} does not match its SHA-256`);
+          }
+        }
+        groups.set(group, tensors);
+      }
+      return groups;
+    },
+  };
 }
 
-function parse({ manifest, files, path }: Whole): CheckpointContent {
-  const groups = new Map<string, Map<string, Tensor>>();
-  for (const [file, bytes] of files) {
-    if (!file.endsWith(".safetensors")) continue;
-    const group = file.slice(0, -".safetensors".length);
-    const { tensors } = decode(bytes);
-    for (const [name, tensor] of tensors) {
-      if (sha256(tensor.bytes()) !== manifest.tensors[`${group}/${name}`]) {
-        throw new CheckpointError(
-          `Cannot use checkpoint ${path}: tensor ${group}/${name} does not match its SHA-256`,
-        );
-      }
+/** SHA-256, hex, over every tensor (names sorted) and the simulator's state. */
+export function hashState(groups: TensorGroups, simulation: Uint8Array): string {
+  const hash = createHash("sha256");
+  for (const group of [...groups.keys()].sort()) {
+    const tensors = groups.get(group)!;
+    for (const name of [...tensors.keys()].sort()) {
+      const tensor = tensors.get(name)!;
+      hash.update(`${group}/${name} ${tensor.dtype} [${tensor.shape}]\n`).update(tensor.bytes());
     }
-    groups.set(group, tensors);
   }
-  return {
-    epoch: manifest.epoch,
-    groups,
-    simulation: files.get("simulation.bin")!,
-    meta: manifest.meta,
-  };
+  return hash.update("simulation\n").update(simulation).digest("hex");
 }
 
 /** The manifest as one line of JSON followed by the SHA-256 of that line. */
@@ -314,8 +311,4 @@ function openManifest(bytes: Uint8Array, damaged: (reason: string) => Checkpoint
     );
   }
   return manifest;
-}
-
-function sha256(bytes: Uint8Array): string {
-  return createHash("sha256").update(bytes).digest("hex");
 }

@@ -7,10 +7,10 @@ import type { TaskProgram } from "@proto/sdpg/task/v1/task_pb.ts";
 import { evaluate, type EvaluationResult } from "../evaluation/evaluate.ts";
 import { type EpochReport, Sdpg, sdpgTree } from "./algorithms/sdpg.ts";
 import {
-  type CheckpointContent,
   CheckpointError,
   type Checkpoints,
   hashState,
+  type StoredCheckpoint,
 } from "./checkpoint.ts";
 import { choice, configure, integer, type Tree, type Values } from "./configuration.ts";
 import type { PresetLayer } from "./presets.ts";
@@ -275,16 +275,15 @@ export class TrainingRun {
   }
 
   async #resume() {
-    const found = this.options.checkpoints!.newest();
-    this.skipped = found.skipped;
-    await this.simulation.restore(this.#takeOver(found.path, found.checkpoint));
+    const { checkpoint, skipped } = this.options.checkpoints!.newest();
+    this.skipped = skipped;
+    this.#takeOver(checkpoint);
+    await this.simulation.restore(checkpoint.simulation);
   }
 
-  /** Takes over a checkpoint's state; returns the simulator's. */
-  #takeOver(path: string, checkpoint: () => CheckpointContent): Uint8Array {
+  /** Takes over a checkpoint's state, the simulator's apart. */
+  #takeOver({ path, meta, groups }: StoredCheckpoint) {
     const { config, seed, task } = this.options;
-    using _scope = scope();
-    const { meta, groups, simulation } = checkpoint();
     const expected: [string, unknown, unknown][] = [
       ["model", task.model.contentHash, meta.model_hash],
       ["task program", task.program.contentHash, meta.task_hash],
@@ -298,14 +297,15 @@ export class TrainingRun {
           `start a new run, or go back to the version that wrote it`,
       );
     }
-    this.algorithm.load(groups);
+    using _scope = scope();
+    this.algorithm.load(groups());
     this.wallTimeS = meta.wall_time_s as number;
     this.best = meta.best as { epoch: number; return: number } | null ?? undefined;
-    return simulation;
   }
 
-  /** Frees the batches. Tensors of the algorithm go with the caller's scope. */
+  /** Frees the algorithm and the batches. */
   async close() {
+    this.algorithm[Symbol.dispose]();
     await this.simulation.close();
     await this.evaluation?.simulation.close();
   }

@@ -21,6 +21,7 @@ import {
   widths,
 } from "../configuration.ts";
 import { EpisodeMeter } from "../episodes.ts";
+import { copyParameters } from "../networks/parameters.ts";
 import { GaussianPolicy } from "../networks/policy.ts";
 import { ValueNetwork } from "../networks/value.ts";
 import { Phases } from "../phases.ts";
@@ -209,6 +210,9 @@ export interface EpochReport {
   readonly faults: Record<string, number>;
 }
 
+/** Tensors of a state by group and name. */
+export type StateGroups = ReadonlyMap<string, ReadonlyMap<string, Tensor>>;
+
 /** Training cannot go on; the line says why and what to change. */
 export class TrainingError extends Error {
   override name = "TrainingError";
@@ -225,7 +229,7 @@ interface Segment {
   readonly logStd: Tensor; // [A] or [T, N, A] clamped
 }
 
-export class Sdpg {
+export class Sdpg implements Disposable {
   /** Epochs finished. */
   epoch = 0;
   envStepsNominal = 0;
@@ -265,15 +269,7 @@ export class Sdpg {
     this.#seed = seed;
 
     using initial = generatorFor(seed, Purpose.Initialise, 0, 0);
-    this.#policy = new GaussianPolicy({
-      input: sizes.actor,
-      hidden: [...config.actor.hidden],
-      output: sizes.actions,
-      outputGain: config.actor.output_gain,
-      std: config.actor.std,
-      logStdInit: config.actor.log_std_init,
-      generator: initial,
-    });
+    this.#policy = policyFor(config, program, initial);
     this.#critic = new ValueNetwork({
       input: sizes.privileged,
       hidden: [...config.critic.hidden],
@@ -289,7 +285,7 @@ export class Sdpg {
     this.#temperatureOptimiser = new Adam([this.#logTemperature], { lr: config.entropy.lr });
 
     this.#statistics = new ObservationStatistics(program.observations);
-    this.#runningReturn = zeros([sizes.environments]);
+    this.#runningReturn = zeros([sizes.environments]).persist();
     this.#meter = new EpisodeMeter(sizes.nominals);
     const perState = config.actor.std === "state_dependent";
     this.#mean = new Float32Array(sizes.nominals * sizes.actions);
@@ -332,17 +328,8 @@ export class Sdpg {
   }
 
   /** Deterministic policy for raw actor observations [R, O]: raw pre-tanh means [R*A]. */
-  evaluationPolicy(): { act(observation: Tensor): Float32Array } & Disposable {
-    const { actor, privileged } = this.#statistics.freeze();
-    privileged[Symbol.dispose]();
-    const policy = this.#average ?? this.#policy;
-    return {
-      act(observation) {
-        using _scope = scope();
-        return policy.infer(actor.normalise(observation)).mean.toArray() as Float32Array;
-      },
-      [Symbol.dispose]: () => actor[Symbol.dispose](),
-    };
+  evaluationPolicy(): DeterministicPolicy {
+    return deterministic(this.#average ?? this.#policy, this.#statistics);
   }
 
   // ------------------------------------------------------------------------------------- rollout
@@ -693,7 +680,7 @@ export class Sdpg {
    */
   state(): Map<string, Map<string, Tensor>> {
     const groups = new Map<string, Map<string, Tensor>>([
-      ["actor", this.#policy.parameters()],
+      ["actor", this.#policy.tensors()],
       ["critic", this.#critic.parameters()],
       ["target", this.#target.parameters()],
       ["temperature", new Map([["log", this.#logTemperature]])],
@@ -717,34 +704,88 @@ export class Sdpg {
         ]]),
       ],
     ]);
-    if (this.#average !== undefined) groups.set("average", this.#average.parameters());
+    if (this.#average !== undefined) groups.set("average", this.#average.tensors());
     return groups;
   }
 
   /** Takes over a state of the same configuration. */
-  load(groups: ReadonlyMap<string, ReadonlyMap<string, Tensor>>) {
-    noGrad(() => {
-      const copy = (to: ReadonlyMap<string, Tensor>, group: string) => {
-        for (const [name, tensor] of to) tensor.copy_(groups.get(group)!.get(name)!);
-      };
-      copy(this.#policy.parameters(), "actor");
-      copy(this.#critic.parameters(), "critic");
-      copy(this.#target.parameters(), "target");
-      if (this.#average !== undefined) copy(this.#average.parameters(), "average");
-      copy(new Map([["log", this.#logTemperature]]), "temperature");
-      copy(new Map([["running", this.#runningReturn]]), "returns");
-      loadOptimiser(this.#actorOptimiser, groups.get("actor_optimiser")!);
-      loadOptimiser(this.#criticOptimiser, groups.get("critic_optimiser")!);
-      loadOptimiser(this.#temperatureOptimiser, groups.get("temperature_optimiser")!);
-      this.#statistics.load(groups.get("statistics")!);
-      this.#returnStatistics.load(groups.get("returns")!);
-      this.#meter.load(groups.get("episodes")!);
-      const counters = groups.get("counters")!.get("counters")!.toArray();
-      this.epoch = Number(counters[0]);
-      this.envStepsNominal = Number(counters[1]);
-      this.envStepsTotal = Number(counters[2]);
-    });
+  load(groups: StateGroups) {
+    copyParameters(this.#policy.tensors(), groups.get("actor")!);
+    copyParameters(this.#critic.parameters(), groups.get("critic")!);
+    copyParameters(this.#target.parameters(), groups.get("target")!);
+    if (this.#average !== undefined) {
+      copyParameters(this.#average.tensors(), groups.get("average")!);
+    }
+    copyParameters(new Map([["log", this.#logTemperature]]), groups.get("temperature")!);
+    loadOptimiser(this.#actorOptimiser, groups.get("actor_optimiser")!);
+    loadOptimiser(this.#criticOptimiser, groups.get("critic_optimiser")!);
+    loadOptimiser(this.#temperatureOptimiser, groups.get("temperature_optimiser")!);
+    this.#statistics.load(groups.get("statistics")!);
+    this.#returnStatistics.load(groups.get("returns")!);
+    this.#runningReturn.copy_(groups.get("returns")!.get("running")!);
+    this.#meter.load(groups.get("episodes")!);
+    const counters = groups.get("counters")!.get("counters")!.toArray();
+    this.epoch = Number(counters[0]);
+    this.envStepsNominal = Number(counters[1]);
+    this.envStepsTotal = Number(counters[2]);
   }
+
+  [Symbol.dispose]() {
+    for (const network of [this.#policy, this.#average, this.#critic, this.#target]) {
+      network?.[Symbol.dispose]();
+    }
+    for (
+      const optimiser of [
+        this.#actorOptimiser,
+        this.#criticOptimiser,
+        this.#temperatureOptimiser,
+      ]
+    ) optimiser[Symbol.dispose]();
+    this.#logTemperature[Symbol.dispose]();
+    this.#runningReturn[Symbol.dispose]();
+  }
+}
+
+/** A policy without noise and its normaliser, frozen. */
+export interface DeterministicPolicy extends Disposable {
+  /** Raw actor observations [R, O] -> raw pre-tanh means [R*A]. */
+  act(observation: Tensor): Float32Array;
+}
+
+function deterministic(
+  policy: GaussianPolicy,
+  statistics: ObservationStatistics,
+): DeterministicPolicy {
+  const { actor, privileged } = statistics.freeze();
+  privileged[Symbol.dispose]();
+  return {
+    act(observation) {
+      using _scope = scope();
+      return policy.infer(actor.normalise(observation)).mean.toArray() as Float32Array;
+    },
+    [Symbol.dispose]: () => actor[Symbol.dispose](),
+  };
+}
+
+/** The policy that a state evaluates with: the averaged one where there is one. */
+export function loadPolicy(
+  config: SdpgConfiguration,
+  program: TaskProgram,
+  groups: StateGroups,
+): DeterministicPolicy {
+  using generator = new Generator(0n); // Every value it draws is replaced.
+  const policy = policyFor(config, program, generator);
+  copyParameters(policy.tensors(), groups.get("average") ?? groups.get("actor")!);
+  const statistics = new ObservationStatistics(program.observations);
+  statistics.load(groups.get("statistics")!);
+  const acting = deterministic(policy, statistics);
+  return {
+    act: acting.act,
+    [Symbol.dispose]() {
+      acting[Symbol.dispose]();
+      policy[Symbol.dispose]();
+    },
+  };
 }
 
 // ------------------------------------------------------------------------------ the estimator's parts
@@ -875,6 +916,18 @@ class FrozenNormalisers implements Disposable {
 enum Purpose {
   Initialise = 1,
   Shuffle = 2,
+}
+
+function policyFor(config: SdpgConfiguration, program: TaskProgram, generator: Generator) {
+  return new GaussianPolicy({
+    input: program.observations.reduce((sum, o) => sum + (o.actor ? o.length : 0), 0),
+    hidden: config.actor.hidden,
+    actions: program.actionSize,
+    outputGain: config.actor.output_gain,
+    std: config.actor.std,
+    logStdInit: config.actor.log_std_init,
+    generator,
+  });
 }
 
 /** A generator for one draw, keyed by what it is for: nothing about it needs saving. */
