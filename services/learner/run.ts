@@ -73,21 +73,25 @@ export interface RunOptions {
   readonly signal?: AbortSignal;
 }
 
-export interface EpochEvent extends EpochReport {
-  readonly kind: "epoch";
+/** Where in the run something was measured: the five axes every plot chooses from. */
+export interface Axes {
+  /** Epochs finished, 1 after the first. */
+  readonly epoch: number;
   readonly envStepsNominal: number;
+  /** Auxiliaries included. */
   readonly envStepsTotal: number;
   readonly imagesRendered: number;
+  /** Seconds of training since the start of the run, over all its resumptions. */
   readonly wallTimeS: number;
   readonly gpuSeconds: number;
 }
 
-export interface EvaluationEvent extends EvaluationResult {
+export interface EpochEvent extends EpochReport, Axes {
+  readonly kind: "epoch";
+}
+
+export interface EvaluationEvent extends EvaluationResult, Axes {
   readonly kind: "evaluation";
-  readonly epoch: number;
-  readonly envStepsNominal: number;
-  readonly envStepsTotal: number;
-  readonly wallTimeS: number;
 }
 
 export type RunEvent = EpochEvent | EvaluationEvent | WarningEvent | DoneEvent;

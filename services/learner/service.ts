@@ -3,23 +3,23 @@
 // run itself is a loop over TrainingRun.events(), each event going to the watchers and to the recorder.
 
 import { join } from "node:path";
-import {
-  type Epoch,
-  LearnerService,
-  type WatchRunResponse,
-} from "@proto/sdpg/learner/v1/learner_pb.ts";
-import type { WatchRunRequest } from "@proto/sdpg/learner/v1/learner_pb.ts";
+import { LearnerService } from "@proto/sdpg/learner/v1/learner_pb.ts";
 import type { MessageInitShape } from "@bufbuild/protobuf";
-import type { WatchRunResponseSchema } from "@proto/sdpg/learner/v1/learner_pb.ts";
+import type { WatchRunRequest, WatchRunResponseSchema } from "@proto/sdpg/learner/v1/learner_pb.ts";
 import { checkpointsDirectory, isRunId, runDirectory, writeFileAtomic } from "@sdpg/common/home.ts";
 import type { Logger } from "@sdpg/common/log.ts";
-import type { Recorder } from "@sdpg/common/record.ts";
+import type { Recorder, RunState } from "@sdpg/common/record.ts";
 import { Code, implement, RpcError, type ServiceImplementation } from "@sdpg/common/rpc.ts";
 import { didYouMean } from "@sdpg/common/suggest.ts";
 import { listTasks, loadTask, TaskError } from "@sdpg/tasks/mod.ts";
 import { evaluate } from "../evaluation/evaluate.ts";
 import { loadPolicy, TrainingError } from "./algorithms/sdpg.ts";
-import { CheckpointError, Checkpoints, readCheckpoint } from "./checkpoint.ts";
+import {
+  CheckpointError,
+  Checkpoints,
+  openCheckpoint,
+  type StoredCheckpoint,
+} from "./checkpoint.ts";
 import { ConfigurationError, format, leaves, readConfiguration } from "./configuration.ts";
 import { estimateBytes } from "./memory.ts";
 import { type PresetName, presets } from "./presets.ts";
@@ -41,6 +41,8 @@ export interface LearnerOptions {
   readonly simulate: (options: BatchOptions, transport: Transport) => Promise<Simulation>;
   readonly recorder: Recorder;
   readonly log: Logger;
+  /** What a run is recorded with: version of the code, and the machine. */
+  readonly build: { readonly codeVersion: string; readonly hardware: Record<string, unknown> };
   /** Milliseconds since 1970. */
   readonly now: () => number;
 }
@@ -263,7 +265,7 @@ export class Learner {
     this.#recordRun(
       active,
       "failed" in outcome ? "failed" : stopped ? "stopped" : "done",
-      "failed" in outcome ? outcome.failed : undefined,
+      outcome,
     );
     active.outcome = outcome;
     for (const watcher of active.watchers) watcher.end(outcome);
@@ -279,22 +281,29 @@ export class Learner {
       : `Internal error of the learner, its log has the cause: ${text}`;
   }
 
-  #recordRun(active: ActiveRun, state: "running" | "stopped" | "done" | "failed", reason?: string) {
+  #recordRun(active: ActiveRun, state: RunState, outcome?: Outcome) {
     const { file, run } = active;
+    const reason = outcome !== undefined && "failed" in outcome ? outcome.failed : undefined;
+    const done = outcome !== undefined && "done" in outcome
+      ? { stateHash: outcome.done.stateHash, checkpoint: outcome.done.checkpoint }
+      : {};
     this.options.recorder.run({
       runId: file.run_id,
       task: file.task,
       algorithm: file.algorithm,
       observation: file.observation,
       preset: file.preset,
-      seed: file.seed,
-      configurationJson: JSON.stringify(file.configuration),
-      modelHash: file.model_hash,
-      taskHash: file.task_hash,
+      seed: BigInt(file.seed),
+      configuration: {
+        ...file.configuration,
+        model_hash: file.model_hash,
+        task_hash: file.task_hash,
+      },
       state,
-      reason: reason ?? "",
-      epoch: run.algorithm.epoch,
-      wallTimeS: run.wallTimeS,
+      reason,
+      epochs: run.algorithm.epoch,
+      ...done,
+      ...this.options.build,
     });
   }
 
@@ -354,42 +363,30 @@ export class Learner {
         `Cannot play ${episodes} episodes: expected 1 to 4096`,
       );
     }
-    const path = isRunId(runOrCheckpoint)
-      ? new Checkpoints(
-        checkpointsDirectory(this.options.home, this.#readRun(runOrCheckpoint).run_id),
-      ).newest().path
-      : runOrCheckpoint;
-    const loaded = scope();
-    const { epoch, meta, policy, config } = (() => {
-      try {
-        const { epoch, meta, groups } = readCheckpoint(path);
-        const config = readConfiguration(trainingTree, meta.configuration);
-        return { epoch, meta, config, policy: undefined as never, groups };
-      } finally {
-        loaded[Symbol.dispose]();
-      }
-    })();
-    void policy;
-    const task = await loadTask(String(meta.task));
+    const runId = isRunId(runOrCheckpoint) ? this.#readRun(runOrCheckpoint).run_id : "";
+    const checkpoint = runId === ""
+      ? openCheckpoint(runOrCheckpoint)
+      : new Checkpoints(checkpointsDirectory(this.options.home, runId)).newest().checkpoint;
+    const config = readConfiguration(trainingTree, checkpoint.meta.configuration);
+    const task = await loadTask(String(checkpoint.meta.task));
     const simulation = await this.options.simulate(
       evaluationBatch(task, config, episodes, seed),
       config.simulation.transport,
     );
     try {
-      const rewardTerms = task.program.rewards.map((term) => term.name);
-      using actor = loadPolicy(config, task.program, simulation.sizes, readGroups(path));
+      using policy = loadPolicyOf(checkpoint, config, task);
       const result = await evaluate({
         simulation,
         start: await simulation.snapshot(),
-        act: (observation) => actor.act(observation),
+        act: (observation) => policy.act(observation),
         episodeLength: task.program.episodeLength,
-        rewardTerms,
+        rewardTerms: task.program.rewards.map((term) => term.name),
       });
       return {
-        runId: isRunId(runOrCheckpoint) ? runOrCheckpoint : "",
-        epoch: BigInt(epoch),
-        returns: result.returns,
-        lengths: result.lengths,
+        runId,
+        epoch: BigInt(checkpoint.epoch),
+        returns: [...result.returns],
+        lengths: [...result.lengths],
         returnMean: result.returnMean,
         returnStd: result.returnStd,
         returnCi95: result.returnCi95,
@@ -400,4 +397,253 @@ export class Learner {
       await simulation.close();
     }
   }
+
+  async #listTasks() {
+    const tasks = [];
+    for (const name of listTasks()) {
+      const { summary, actionSize, privilegedSize, actorSize, episodeLength } = await loadTask(
+        name,
+      );
+      tasks.push({ name, summary, actionSize, privilegedSize, actorSize, episodeLength });
+    }
+    return { tasks };
+  }
+
+  // ---------------------------------------------------------------------------------------- helpers
+
+  #newRunId(task: string, seed: bigint): string {
+    const stamp = new Date(this.options.now()).toISOString().replace(/[-:]/g, "").slice(0, 15);
+    return `${task}-${seed}-${stamp.toLowerCase()}`.slice(0, 64);
+  }
+
+  #readRun(runId: string): RunFile {
+    if (!isRunId(runId)) {
+      throw new RpcError(Code.INVALID_ARGUMENT, `"${runId}" is not the name of a run`);
+    }
+    const path = join(runDirectory(this.options.home, runId), "run.json");
+    let json: unknown;
+    try {
+      json = JSON.parse(Deno.readTextFileSync(path));
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound) {
+        throw new RpcError(Code.NOT_FOUND, `There is no run ${runId}; ./sdpg runs lists them`);
+      }
+      throw new RpcError(Code.DATA_LOSS, `Cannot read ${path}: it is damaged; start a new run`);
+    }
+    const file = json as RunFile;
+    return { ...file, configuration: readConfiguration(trainingTree, file.configuration) };
+  }
+
+  /** Maps the expected errors of plain functions to status codes. */
+  async #refusals<T>(handle: () => Promise<T>): Promise<T> {
+    try {
+      return await handle();
+    } catch (error) {
+      if (error instanceof ConfigurationError || error instanceof TaskError) {
+        throw new RpcError(Code.INVALID_ARGUMENT, error.message);
+      }
+      if (error instanceof CheckpointError) throw new RpcError(Code.DATA_LOSS, error.message);
+      if (error instanceof SimulationError) throw new RpcError(error.code, error.message);
+      throw error;
+    }
+  }
+}
+
+/** Events on their way to one watcher, never more than it granted credits for. */
+class Watcher {
+  #credits = 0;
+  #queue: WatchEvent[] = [];
+  #ended = false;
+  #wake = () => {};
+
+  grant(credits: number) {
+    this.#credits += credits;
+    this.#wake();
+  }
+
+  /** Without credit an epoch replaces one that waits; other events always wait their turn. */
+  offer(event: RunEvent) {
+    const message = watchEvent(event);
+    if (message === undefined || this.#ended) return;
+    const last = this.#queue.length - 1;
+    if (this.#credits <= this.#queue.length && message.case === "epoch") {
+      const waiting = this.#queue.findLastIndex((e) => e.case === "epoch");
+      if (waiting >= Math.max(0, this.#credits)) this.#queue.splice(waiting, 1);
+    } else if (last >= 4096) {
+      this.#queue.shift(); // A reader this slow has lost interest in the oldest.
+    }
+    this.#queue.push(message);
+    this.#wake();
+  }
+
+  end(outcome: Outcome) {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#queue.push(
+      "failed" in outcome
+        ? { case: "failed", value: { reason: outcome.failed } }
+        : watchEvent(outcome.done)!,
+    );
+    this.#wake();
+  }
+
+  /** Ends after `done` or `failed`, or when the watcher leaves. */
+  async *events(signal: AbortSignal): AsyncGenerator<WatchEvent> {
+    const abort = () => this.#wake();
+    signal.addEventListener("abort", abort);
+    try {
+      while (!signal.aborted) {
+        if (this.#queue.length > 0 && this.#credits > 0) {
+          this.#credits--;
+          const event = this.#queue.shift()!;
+          yield event;
+          if (event.case === "done" || event.case === "failed") return;
+        } else {
+          await new Promise<void>((resolve) => this.#wake = resolve);
+        }
+      }
+    } finally {
+      signal.removeEventListener("abort", abort);
+    }
+  }
+}
+
+type WatchEvent = Exclude<
+  NonNullable<MessageInitShape<typeof WatchRunResponseSchema>["event"]>,
+  { case: undefined }
+>;
+
+/** The wire form of an event; `done` is sent once the run is closed, see Watcher.end. */
+function watchEvent(event: RunEvent): WatchEvent | undefined {
+  switch (event.kind) {
+    case "epoch":
+      return {
+        case: "epoch",
+        value: {
+          epoch: BigInt(event.epoch),
+          return: event.episodes?.return,
+          episodeLength: event.episodes?.length,
+          envStepsNominal: BigInt(event.envStepsNominal),
+          envStepsTotal: BigInt(event.envStepsTotal),
+          imagesRendered: BigInt(event.imagesRendered),
+          wallTimeS: event.wallTimeS,
+          gpuSeconds: event.gpuSeconds,
+          phases: event.phases,
+          scalars: event.scalars,
+        },
+      };
+    case "evaluation":
+      return {
+        case: "evaluation",
+        value: {
+          epoch: BigInt(event.epoch),
+          returnMean: event.returnMean,
+          returnStd: event.returnStd,
+          lengthMean: event.lengthMean,
+          episodes: event.returns.length,
+        },
+      };
+    case "done":
+      return {
+        case: "done",
+        value: {
+          epochs: BigInt(event.epochs),
+          return: event.return,
+          stateHash: event.stateHash,
+          checkpoint: event.checkpoint ?? "",
+        },
+      };
+    case "warning":
+      return undefined;
+  }
+}
+
+/** One event into the store. */
+function record(recorder: Recorder, runId: string, event: RunEvent) {
+  if (event.kind === "warning") {
+    recorder.fault({
+      runId,
+      service: "learner",
+      kind: "checkpoint_failed",
+      message: event.message,
+    });
+  }
+  if (event.kind !== "epoch" && event.kind !== "evaluation") return;
+  const axes = {
+    runId,
+    iteration: event.epoch,
+    envStepsNominal: event.envStepsNominal,
+    envStepsTotal: event.envStepsTotal,
+    imagesRendered: event.imagesRendered,
+    wallTimeS: event.wallTimeS,
+    gpuSeconds: event.gpuSeconds,
+  };
+  if (event.kind === "evaluation") {
+    const { returns, lengths } = event;
+    recorder.evaluation({ ...axes, returns: [...returns], lengths: [...lengths] });
+    return;
+  }
+  const phases = Object.entries(event.phases).map(([name, s]) => [`phase/${name}`, s] as const);
+  recorder.iteration({ ...axes, scalars: { ...event.scalars, ...Object.fromEntries(phases) } });
+  for (const [kind, count] of Object.entries(event.faults)) {
+    if (count > 0) {
+      recorder.fault({ runId, service: "gpu-sim", kind, iteration: event.epoch, count });
+    }
+  }
+}
+
+function loadPolicyOf(checkpoint: StoredCheckpoint, config: TrainingConfiguration, task: Task) {
+  const loading = scope();
+  try {
+    return loadPolicy(config, task.program, checkpoint.groups());
+  } finally {
+    loading[Symbol.dispose]();
+  }
+}
+
+/** Resolves when somebody watches, when `ms` have passed, or when the run is stopped. */
+function firstWatcher(watchers: Set<Watcher>, ms: number, signal: AbortSignal): Promise<void> {
+  const until = performance.now() + ms;
+  return new Promise((resolve) => {
+    const look = () => {
+      if (watchers.size > 0 || signal.aborted || performance.now() >= until) resolve();
+      else setTimeout(look, 5);
+    };
+    look();
+  });
+}
+
+function oneOf(what: string, name: string, known: readonly string[]): string {
+  if (known.includes(name)) return name;
+  throw new RpcError(
+    Code.INVALID_ARGUMENT,
+    `Unknown ${what} "${name}"${didYouMean(name, known)}; there is ${known.join(", ")}`,
+  );
+}
+
+function exists(path: string): boolean {
+  try {
+    Deno.statSync(path);
+    return true;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
+}
+
+function describeSdpg() {
+  return {
+    name: "sdpg",
+    summary:
+      "Stochastic decoupled policy gradient: nominal and auxiliary environments, one actor " +
+      "step onto moved actions, λ-return critic",
+    keys: [...leaves(trainingTree)].map(([path, field]) => ({
+      path,
+      meaning: `${field.meaning} (${field.expected})`,
+      defaultValue: format(field.default),
+    })),
+    presets: Object.entries(presets).flatMap(([preset, tasks]) =>
+      Object.keys(tasks).map((task) => `${preset}/${task}`)
+    ),
+  };
 }

@@ -14,6 +14,7 @@ import {
 } from "@proto/sdpg/sim/v1/sim_pb.ts";
 import type { TaskProgram } from "@proto/sdpg/task/v1/task_pb.ts";
 import { Dtype as WireDtype } from "@proto/sdpg/tensor/v1/tensor_pb.ts";
+import { Code } from "@sdpg/common/rpc.ts";
 import type { Dtype, Tensor } from "./torch/mod.ts";
 
 /** Everything a batch is made from. */
@@ -95,6 +96,10 @@ export interface Simulation {
 /** The simulator is gone or refused. One line: which one, what happened, what to do. */
 export class SimulationError extends Error {
   override name = "SimulationError";
+  /** @param code status the learner's own caller gets */
+  constructor(message: string, readonly code: Code = Code.UNAVAILABLE, options?: ErrorOptions) {
+    super(message, options);
+  }
 }
 
 export function createBatchRequest(

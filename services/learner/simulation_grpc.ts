@@ -53,6 +53,7 @@ export async function simulateOverGrpc(
         .includes(error.code);
     return new SimulationError(
       refused ? `gpu-sim at ${address} refused: ${text}` : `Lost gpu-sim at ${address}: ${text}`,
+      refused ? error.code : Code.UNAVAILABLE,
       { cause: error },
     );
   };
@@ -209,7 +210,6 @@ class GrpcSimulation implements Simulation {
 
   async restore(state: Uint8Array) {
     const batchId = this.#batchId;
-    // deno-lint-ignore require-await -- the transport takes an async iterable
     async function* chunks() {
       const most = 1 << 20;
       yield { batchId, data: state.subarray(0, most) };

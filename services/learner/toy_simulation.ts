@@ -54,7 +54,9 @@ export function simulateToy(options: ToyOptions): Simulation & { state: Float64A
     rewardTerms: 2,
   };
   const owned: ArrayBufferView[] = [];
-  function view<B extends Float32Array<ArrayBuffer> | Uint8Array<ArrayBuffer> | Int32Array<ArrayBuffer>>(
+  function view<
+    B extends Float32Array<ArrayBuffer> | Uint8Array<ArrayBuffer> | Int32Array<ArrayBuffer>,
+  >(
     values: B,
     dtype: Dtype,
     shape: number[],

@@ -1,0 +1,45 @@
+// The learner service's process: flags, the parts, and their end in reverse order.
+
+import { logger } from "@sdpg/common/log.ts";
+import { Recorder } from "@sdpg/common/record.ts";
+import { serve } from "@sdpg/common/rpc.ts";
+import { flag, runService } from "@sdpg/common/service.ts";
+import { codeVersion, hardware } from "./machine.ts";
+import { Learner } from "./service.ts";
+import { simulateOverGrpc } from "./simulation_grpc.ts";
+import { setNumThreads, version } from "./torch/mod.ts";
+
+await runService({
+  name: "learner",
+  summary: "trains policies against gpu-sim and records what it measures",
+  flags: {
+    simulation: flag.address("address of gpu-sim"),
+    telemetry: flag.url("address of the telemetry service"),
+    home: flag.path("directory of runs and checkpoints"),
+    threads: flag.integer("threads of tensor operations", { min: 1, max: 1024 }, 1),
+  },
+  async start(flags, { log }) {
+    setNumThreads(flags.threads);
+    const libraries = version();
+    log.info("libraries", { ...libraries, threads: flags.threads });
+    const recorder = new Recorder({ url: flags.telemetry, service: "learner" });
+    const learner = new Learner({
+      home: flags.home,
+      simulate: (batch, transport) =>
+        simulateOverGrpc(batch, { address: flags.simulation, transport }),
+      recorder,
+      log: logger("learner"),
+      build: { codeVersion: codeVersion(), hardware: hardware(libraries) },
+      now: Date.now,
+    });
+    const server = await serve({ listen: flags.listen, services: [learner.implementation()] });
+    return {
+      address: server.address,
+      async stop() {
+        await learner.stop();
+        await server.stop();
+        await recorder.close();
+      },
+    };
+  },
+});
