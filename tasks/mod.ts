@@ -46,7 +46,7 @@ export async function declaration(name: string): Promise<TaskDeclaration> {
   const names = listTasks();
   if (!names.includes(name)) {
     throw new TaskError(
-      `task '${name}' does not exist${didYouMean(name, names)}; there are ${names.join(", ")}`,
+      `task '${name}' does not exist${didYouMean(name, names) || "."} Tasks: ${names.join(", ")}`,
     );
   }
   const { default: found } = await import(new URL(`./${name}/task.ts`, import.meta.url).href) as {

@@ -209,8 +209,8 @@ function find(kind: string, name: string, names: string[]): number {
   const index = names.indexOf(name);
   if (index < 0) {
     throw new TaskError(
-      `${kind} '${name}' is not in the model${didYouMean(name, names)}; ` +
-        `it has ${names.map((n) => `'${n}'`).join(", ")}`,
+      `${kind} '${name}' is not in the model${didYouMean(name, names) || "."} ` +
+        `It has ${names.map((n) => `'${n}'`).join(", ")}`,
     );
   }
   return index;

@@ -320,6 +320,24 @@ describe("compileTask()", () => {
     expect([...environment.qvel]).toEqual(Array(6).fill(7.5));
   });
 
+  test("registers that swap their values both get the old one", () => {
+    const program = compileTask(
+      task((world) => {
+        const [a, b] = [world.keep("a", 1, 1), world.keep("b", 1, 2)];
+        return {
+          rewards: { a: reward(1, a.value), b: reward(1, b.value) },
+          keep: [becomes(a, b.value), becomes(b, a.value)],
+        };
+      }),
+      model,
+    );
+    const interpreter = new Interpreter(program);
+    const environment = randomEnvironment(generator(1));
+    expect(interpreter.step(environment).rewards).toEqual({ a: 1, b: 2 });
+    expect(interpreter.step(environment).rewards).toEqual({ a: 2, b: 1 });
+    expect(interpreter.step(environment).rewards).toEqual({ a: 1, b: 2 });
+  });
+
   test("the hash changes with a weight and with nothing else", () => {
     const weighted = (weight: number) =>
       compileTask(task((world) => ({ rewards: { r: reward(weight, world.qvel.at(0)) } })), model);
@@ -363,7 +381,7 @@ describe("compileTask()", () => {
     [
       "an unknown body",
       (w) => ({ control: w.body("arm").position }),
-      /body 'arm' is not in the model; it has 'world', 'torso'/,
+      /body 'arm' is not in the model. It has 'world', 'torso'/,
     ],
     [
       "operands of different length",

@@ -76,7 +76,7 @@ export function chosenOptions(
       const names = Object.keys(declared);
       throw new TaskError(
         `task '${declaration.name}': option '${name}' is not one of its options` +
-          `${didYouMean(name, names)}; it has ${names.join(", ") || "none"}`,
+          `${didYouMean(name, names) || "."} It has ${names.join(", ") || "none"}`,
       );
     }
     if (!Number.isFinite(value)) {
