@@ -1,0 +1,45 @@
+// Questions to the store: over the telemetry service's ClickHouse-style HTTP, which is started for the
+// time of the question when nobody else has it running.
+
+import { leaseTelemetry } from "./mesh.ts";
+import { CliError } from "./process.ts";
+import { sweep } from "./sweep.ts";
+
+/** Runs `use` with the address of a telemetry service. */
+export async function withTelemetry<T>(
+  home: string,
+  use: (url: string) => Promise<T>,
+): Promise<T> {
+  await sweep(home);
+  const telemetry = await leaseTelemetry(home);
+  try {
+    return await use(telemetry.url);
+  } finally {
+    await telemetry.release();
+  }
+}
+
+/** Answer of the store in a ClickHouse output format, as it streams in. Throws CliError with the store's words. */
+export async function withAnswer<T>(
+  home: string,
+  sql: string,
+  format: string,
+  use: (body: ReadableStream<Uint8Array>) => Promise<T>,
+): Promise<T> {
+  return await withTelemetry(home, async (url) => {
+    const response = await fetch(`${url}/?default_format=${encodeURIComponent(format)}`, {
+      method: "POST",
+      body: sql,
+    });
+    if (!response.ok) throw new CliError((await response.text()).trim().split("\n")[0]);
+    return await use(response.body!);
+  });
+}
+
+/** Rows of an answer as objects. */
+export async function rows<Row>(home: string, sql: string): Promise<Row[]> {
+  return await withAnswer(home, sql, "JSONEachRow", async (body) => {
+    const text = await new Response(body).text();
+    return text.split("\n").filter((line) => line !== "").map((line) => JSON.parse(line) as Row);
+  });
+}

@@ -1,0 +1,244 @@
+// A training from the person's side: services up, run started or resumed, events shown, Ctrl-C turned
+// into a stop with a checkpoint, a service that dies turned into one line, services down again.
+
+import { Code, RpcError } from "@sdpg/common/rpc.ts";
+import { UsageError } from "@sdpg/common/service.ts";
+import { runDirectory } from "@sdpg/common/home.ts";
+import type { Done, WatchRunResponse } from "@proto/sdpg/learner/v1/learner_pb.ts";
+import { type DeadService, describeDeath, type Mesh, openMesh, restartTelemetry } from "./mesh.ts";
+import { CliError, delay } from "./process.ts";
+import type { Progress, RunFacts } from "./progress.ts";
+import { openReport, type Report, RunLog } from "./report.ts";
+import { watchResources } from "./resources.ts";
+
+export interface Started {
+  facts: RunFacts;
+  configuration: unknown;
+  resumedFrom?: number;
+  notes?: string[];
+}
+
+export interface TrainingOptions {
+  home: string;
+  threads: number;
+  json: boolean;
+  /** Starts the run on a learner and says what it is. */
+  begin(mesh: Mesh): Promise<Started>;
+}
+
+/** Events the learner may send ahead of what was read. */
+const credits = 16;
+/** How long the learner may take to finish an epoch and write its checkpoint. */
+const stopDeadlineMs = 120_000;
+const telemetryRestarts = 3;
+
+/** Trains to the end (or to Ctrl-C) and returns the exit code. */
+export async function runTraining(options: TrainingOptions): Promise<number> {
+  const report = openReport(options.json);
+  const interrupts = listenForInterrupts();
+  let mesh: Mesh | undefined;
+  try {
+    const starting = start(options, (text) => report.note(text));
+    const first = await Promise.race([
+      starting,
+      interrupts.next().then(() => "interrupted" as const),
+    ]);
+    if (first === "interrupted") {
+      // The services are told as soon as they exist; until then there is nothing to stop.
+      const late = await starting.catch(() => undefined);
+      mesh = late?.mesh;
+      if (late) await stopRun(late.mesh, late.started.facts.runId);
+      throw new CliError("stopped before the first epoch");
+    }
+    mesh = first.mesh;
+    return await follow(first.mesh, first.started, report, interrupts, options);
+  } finally {
+    report.close();
+    mesh?.learner.$close();
+    await mesh?.close();
+    interrupts.close();
+  }
+}
+
+async function start(
+  options: TrainingOptions,
+  note: (text: string) => void,
+): Promise<{ mesh: Mesh; started: Started }> {
+  const { home, threads } = options;
+  let mesh = await openMesh({ home, threads, progress: note });
+  try {
+    try {
+      return { mesh, started: await options.begin(mesh) };
+    } catch (error) {
+      // The learner of `sdpg up` trains one run at a time: a second one gets services of its own.
+      if (mesh.owned || !(error instanceof RpcError) || error.code !== Code.RESOURCE_EXHAUSTED) {
+        throw error;
+      }
+      note("the services of ./sdpg up are busy with another run");
+      mesh.learner.$close();
+      await mesh.close();
+      mesh = await openMesh({ home, threads, progress: note, ownServices: true });
+      return { mesh, started: await options.begin(mesh) };
+    }
+  } catch (error) {
+    mesh.learner.$close();
+    await mesh.close();
+    throw plainly(error);
+  }
+}
+
+/** A refusal of the learner as wrong usage or as a failure, by its status code. */
+export function plainly(error: unknown): unknown {
+  if (!(error instanceof RpcError)) return error;
+  const usage = [Code.INVALID_ARGUMENT, Code.NOT_FOUND, Code.ALREADY_EXISTS] as number[];
+  return usage.includes(error.code) ? new UsageError(error.message) : new CliError(error.message);
+}
+
+async function follow(
+  mesh: Mesh,
+  started: Started,
+  report: Report,
+  interrupts: Interrupts,
+  options: TrainingOptions,
+): Promise<number> {
+  const { facts } = started;
+  const { runId } = facts;
+  const progress = report.run(facts, started.configuration, started.resumedFrom);
+  for (const note of started.notes ?? []) report.note(note);
+  mesh.keepLogs(runDirectory(options.home, runId));
+  using log = new RunLog(runDirectory(options.home, runId), progress);
+  log.begin(started.resumedFrom);
+  const resources = watchResources({
+    runId,
+    telemetryUrl: mesh.telemetry.url,
+    processes: () => [...mesh.services, { service: "cli", pid: Deno.pid }],
+    seen: (samples) => progress.memory = samples,
+  });
+  const resumeCommand = `./sdpg resume ${runId}`;
+  let stopped = false;
+  let outcome: Done | Error | undefined;
+  const watching = watch(mesh, runId, {
+    event: ({ event }) => {
+      if (event.case === "epoch") report.epoch(event.value), log.epoch(event.value);
+      else if (event.case === "evaluation") {
+        report.evaluation(event.value);
+        log.evaluation(event.value);
+      }
+    },
+  }).then((done) => outcome = done, (error) => outcome = error as Error);
+  try {
+    let restarts = 0;
+    while (outcome === undefined) {
+      const what = await Promise.race([
+        watching.then(() => "ended" as const),
+        interrupts.next().then(() => "interrupt" as const),
+        mesh.dead.then((dead) => dead),
+      ]);
+      if (what === "ended") break;
+      if (what === "interrupt") {
+        if (stopped) {
+          mesh.kill();
+          throw new CliError(`killed; go on from the last checkpoint with: ${resumeCommand}`);
+        }
+        stopped = true;
+        report.note("stopping after this epoch with a checkpoint; Ctrl-C again kills");
+        stopRun(mesh, runId).catch((error) =>
+          report.note(`the learner did not stop: ${error.message}`)
+        );
+        continue;
+      }
+      if (what.service === "telemetry" && restarts < telemetryRestarts) {
+        restarts++;
+        report.note(`${describeDeath(what)}; starting it again at the same address`);
+        await restartTelemetry(mesh, options.home);
+        report.note("telemetry runs again; what the services held back is being recorded");
+        continue;
+      }
+      throw await deadService(what, mesh, watching, runId);
+    }
+  } finally {
+    await resources.stop();
+  }
+  if (outcome instanceof Error) {
+    throw outcome instanceof RpcError ? plainly(outcome) : outcome;
+  }
+  report.done(outcome!);
+  log.done(outcome!);
+  if (stopped) report.note(`stopped; go on with: ${resumeCommand}`);
+  return 0;
+}
+
+/** Reads events until the run is done. Rejects with CliError when it failed. */
+async function watch(
+  mesh: Mesh,
+  runId: string,
+  on: { event(event: WatchRunResponse): void },
+): Promise<Done> {
+  const stream = mesh.learner.watchRun();
+  try {
+    await stream.send({ runId, credits });
+    for await (const response of stream.responses) {
+      if (response.event.case === "done") return response.event.value;
+      if (response.event.case === "failed") throw new CliError(response.event.value.reason);
+      on.event(response);
+      await stream.send({ runId, credits: 1 });
+    }
+    throw new CliError(`The learner closed its events of run ${runId} before the run ended`);
+  } finally {
+    stream.cancel();
+  }
+}
+
+/** The failure to report when a service died: its own last words, and what can be done. */
+async function deadService(
+  dead: DeadService,
+  mesh: Mesh,
+  watching: Promise<unknown>,
+  runId: string,
+): Promise<CliError> {
+  const line = describeDeath(dead);
+  // A learner that lost its simulator or store closes the run by itself; let it.
+  if (dead.service !== "learner") {
+    if (dead.service === "telemetry") stopRun(mesh, runId).catch(() => {});
+    await Promise.race([watching, delay(dead.service === "telemetry" ? stopDeadlineMs : 5000)]);
+  }
+  return new CliError(`${line}; go on from the last checkpoint with: ./sdpg resume ${runId}`);
+}
+
+async function stopRun(mesh: Mesh, runId: string): Promise<void> {
+  await mesh.learner.stopRun({ runId }, { deadlineMs: stopDeadlineMs });
+}
+
+// ------------------------------------------------------------------------------------- interrupts
+
+interface Interrupts {
+  /** Resolves at the next SIGINT, SIGTERM or SIGHUP. */
+  next(): Promise<void>;
+  close(): void;
+}
+
+function listenForInterrupts(): Interrupts {
+  const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+  let pending = 0;
+  let waiting: (() => void)[] = [];
+  const handler = () => {
+    if (waiting.length === 0) pending++;
+    for (const resolve of waiting) resolve();
+    waiting = [];
+  };
+  for (const signal of signals) Deno.addSignalListener(signal, handler);
+  return {
+    next() {
+      if (pending > 0) {
+        pending--;
+        return Promise.resolve();
+      }
+      return new Promise((resolve) => waiting.push(resolve));
+    },
+    close() {
+      for (const signal of signals) Deno.removeSignalListener(signal, handler);
+    },
+  };
+}
+
+export type { Progress };

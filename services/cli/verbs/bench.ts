@@ -1,0 +1,202 @@
+// ./sdpg bench: measurements on this machine. Each compares side by side in one run, because a shared
+// machine differs more between minutes than engines do.
+
+import { join } from "node:path";
+import { checkoutDirectory, sdpgHome } from "@sdpg/common/home.ts";
+import { didYouMean } from "@sdpg/common/suggest.ts";
+import { read, UsageError, verb } from "../flags.ts";
+import { megabytes, table } from "../format.ts";
+import { openMesh } from "../mesh.ts";
+import { CliError, delay } from "../process.ts";
+import { sampleProcesses } from "../procfs.ts";
+import { writeOut } from "../report.ts";
+
+interface Bench {
+  name: string;
+  what: string;
+  run(options: { json: boolean; epochs: number }): Promise<number>;
+}
+
+const benches: Bench[] = [
+  { name: "physics", what: "the core against MuJoCo C, steps per second and core", run: physics },
+  { name: "mesh", what: "an epoch through gRPC and shared memory against in-process", run: mesh },
+  { name: "memory", what: "PSS of all services during a paper-size run", run: memory },
+];
+
+export const bench = verb({
+  name: "bench",
+  summary: "measures this machine",
+  positionals: [{
+    name: "name",
+    meaning: benches.map(({ name }) => name).join(", "),
+    required: true,
+  }],
+  options: {
+    json: { meaning: "JSON lines instead of tables" },
+    epochs: { value: "N", meaning: "epochs of memory", read: read.count, fallback: "30" },
+  },
+  details: benches.map(({ name, what }) => `  ${name.padEnd(8)} ${what}`).join("\n"),
+  examples: ["./sdpg bench physics", "./sdpg bench memory --json"],
+  async run({ positionals: [name], options }) {
+    const found = benches.find((each) => each.name === name);
+    if (!found) {
+      const names = benches.map((each) => each.name);
+      throw new UsageError(
+        `Cannot find the bench "${name}"${
+          didYouMean(name, names) || `: expected ${names.join(", ")}`
+        }`,
+      );
+    }
+    return await found.run({ json: options.json, epochs: options.epochs ?? 30 });
+  },
+});
+
+/** The native program measures; it is handed each task's MJCF and compiled model. */
+async function physics({ json }: { json: boolean }): Promise<number> {
+  const program = join(checkoutDirectory, "build/gpu-sim/bench_physics");
+  const scratch = await Deno.makeTempDir({ prefix: "sdpg-bench-" });
+  try {
+    const models: string[] = [];
+    for (const task of ["hopper", "walker"]) {
+      const compiled = join(scratch, `${task}.binpb`);
+      await run(Deno.execPath(), [
+        "run",
+        "-q",
+        "-P=compile",
+        "tasks/compile.ts",
+        task,
+        "--out",
+        compiled,
+      ]);
+      models.push(task, join(checkoutDirectory, "tasks", task, "model.xml"), compiled);
+    }
+    const lines = await run(program, models);
+    return show(lines, json);
+  } finally {
+    await Deno.remove(scratch, { recursive: true });
+  }
+}
+
+async function mesh({ json }: { json: boolean }): Promise<number> {
+  const lines = await run(Deno.execPath(), [
+    "run",
+    "-q",
+    "-P=learner",
+    "services/learner/bench_mesh.ts",
+    "--json",
+  ]);
+  return show(lines, json);
+}
+
+/** Starts services, trains at the paper's size and samples every service four times a second. */
+async function memory({ json, epochs }: { json: boolean; epochs: number }): Promise<number> {
+  const opened = await openMesh({
+    home: sdpgHome(),
+    threads: navigator.hardwareConcurrency,
+    ownServices: true,
+    progress: (line) => console.error(line),
+  });
+  const peak = new Map<string, number>();
+  let peakTogether = 0;
+  const liveTensors = new Set<number>();
+  try {
+    const { runId } = await opened.learner.startRun({
+      task: "hopper",
+      preset: "paper",
+      runId: `bench-memory-${Date.now()}`,
+      epochs: BigInt(epochs),
+    }, { deadlineMs: 60_000 });
+    let over = false;
+    const sampling = (async () => {
+      while (!over) {
+        const samples = await sampleProcesses(opened.services.map(({ pid }) => pid));
+        let together = 0;
+        for (const { pid, proportionalBytes } of samples) {
+          const { service } = opened.services.find((each) => each.pid === pid)!;
+          peak.set(service, Math.max(peak.get(service) ?? 0, proportionalBytes));
+          together += proportionalBytes;
+        }
+        peakTogether = Math.max(peakTogether, together);
+        await delay(250);
+      }
+    })();
+    const stream = opened.learner.watchRun();
+    await stream.send({ runId, credits: 100 });
+    try {
+      for await (const { event } of stream.responses) {
+        if (event.case === "failed") throw new CliError(event.value.reason);
+        if (event.case === "done") break;
+        if (event.case === "epoch" && event.value.epoch > 2n) {
+          liveTensors.add(event.value.scalars.live_tensors);
+        }
+        await stream.send({ runId, credits: 1 });
+      }
+    } finally {
+      over = true;
+      stream.cancel();
+      await sampling;
+    }
+  } finally {
+    opened.learner.$close();
+    await opened.close();
+  }
+  const limit = 1.2e9;
+  const steady = liveTensors.size === 1;
+  if (json) {
+    writeOut(JSON.stringify({
+      bench: "memory",
+      peak_pss_bytes: Object.fromEntries(peak),
+      peak_pss_together_bytes: peakTogether,
+      limit_bytes: limit,
+      live_tensors: [...liveTensors],
+    }));
+  } else {
+    writeOut(table(
+      ["service", "peak PSS"],
+      [...peak, ["together, at one moment", peakTogether] as const].map((
+        [name, bytes],
+      ) => [name, megabytes(bytes)]),
+    ));
+    writeOut(
+      `limit ${megabytes(limit)}; live tensors ${
+        steady ? `constant at ${[...liveTensors][0]}` : `vary: ${[...liveTensors].join(", ")}`
+      }`,
+    );
+  }
+  return peakTogether <= limit && steady ? 0 : 1;
+}
+
+/** JSON lines as they are, or as one table. */
+function show(lines: string[], json: boolean): number {
+  const objects = lines.filter((line) => line.startsWith("{")).map((line) =>
+    JSON.parse(line) as Record<string, unknown>
+  );
+  if (json) {
+    for (const object of objects) writeOut(JSON.stringify(object));
+  } else {
+    const header = [...new Set(objects.flatMap((object) => Object.keys(object)))];
+    writeOut(table(
+      header,
+      objects.map((object) => header.map((name) => cell(object[name]))),
+    ));
+  }
+  return objects.length > 0 ? 0 : 1;
+}
+
+function cell(value: unknown): string {
+  if (value === undefined || value === null) return "-";
+  if (typeof value === "number") return String(Number(value.toPrecision(5)));
+  return typeof value === "object" ? JSON.stringify(value) : String(value);
+}
+
+/** Output lines of a program run in the checkout; its stderr is ours. */
+async function run(command: string, args: string[]): Promise<string[]> {
+  const { success, code, stdout } = await new Deno.Command(command, {
+    args,
+    cwd: checkoutDirectory,
+    stdin: "null",
+    stderr: "inherit",
+  }).output();
+  if (!success) throw new CliError(`${command} failed with exit code ${code}`);
+  return new TextDecoder().decode(stdout).trim().split("\n");
+}
