@@ -60,7 +60,7 @@ GPU_SIM_API void gpu_sim_physics_set(gpu_sim_physics* physics, const double* qpo
 GPU_SIM_API void gpu_sim_physics_set_ctrl(gpu_sim_physics* physics, const double* ctrl);
 GPU_SIM_API void gpu_sim_physics_get(const gpu_sim_physics* physics, double* qpos, double* qvel);
 GPU_SIM_API void gpu_sim_physics_step(gpu_sim_physics* physics, int substeps);
-/* qacc, qacc_smooth, qfrc_constraint: [env][nv]. contacts: [env][max_contacts][16] as in
+/* qacc, qacc_smooth, qfrc_constraint: [env][nv]. contacts: [env][max_contacts][18] as in
  * core/kernels.h, with contact_count [env]. Any pointer may be NULL. */
 GPU_SIM_API void gpu_sim_physics_forward(gpu_sim_physics* physics, double* qacc,
                                          double* qacc_smooth, double* qfrc_constraint,

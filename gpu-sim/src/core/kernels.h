@@ -38,6 +38,9 @@ int max_rows(const Model&);
 // Bits of BlockView::status, equal to sdpg.sim.v1.FaultBit.
 enum StatusBit : std::uint32_t { kNonFinite = 1, kOverflow = 2, kNotConverged = 4 };
 
+// Numbers of one contact in the output of Kernels::contacts: 1 + 3 + 9 + 2 + 3.
+inline constexpr int kContactNumbers = 18;
+
 // Pointers into one block's state; T is float or double according to the table. All of it
 // is plain memory of the caller, 64-byte aligned, `[count][lane]`.
 struct BlockView {
@@ -54,8 +57,8 @@ struct BlockView {
 enum class Precision { kFloat32, kFloat64 };
 
 struct Kernels {
-  const char* isa;  // "avx512", "avx2", "generic"
-  int lanes;        // environments of a block
+  const char* isa;   // "avx512", "avx2", "generic"
+  int lanes;         // environments of a block
   int scalar_bytes;  // sizeof(T)
 
   // Bytes of scratch one worker thread needs; 64-byte aligned by the caller.
@@ -75,8 +78,9 @@ struct Kernels {
                   void* qfrc_constraint);
 
   // Contacts of the last `forward` or `step` held in scratch, for parity tests: per lane count,
-  // then per contact dist, pos[3], frame[9], geom1, geom2, force[3] in the contact frame (normal first).
-  // `out` is double [max_contacts][16]; returns the number of contacts of `lane`.
+  // then per contact dist, pos[3], frame[9], geom1, geom2, force[3] in the contact frame (normal
+  // first). `out` is double [max_contacts][kContactNumbers]; returns the number of contacts of
+  // `lane`.
   int (*contacts)(const Model&, const void* scratch, int lane, double* out);
 
   // The vector program of a task (task/program.h), one section at a time; see there.

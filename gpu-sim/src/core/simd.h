@@ -191,7 +191,9 @@ SDPG_INLINE Mask<T, L, B> operator!(Mask<T, L, B> a) {
 }
 template <class P>
 SDPG_INLINE typename P::Bool no_lanes() {
-  return {};
+  typename P::Bool out;
+  out.m = decltype(out.m){};
+  return out;
 }
 template <class P>
 SDPG_INLINE typename P::Bool all_lanes() {
@@ -232,7 +234,7 @@ SDPG_INLINE bool all(Mask<T, L, B> a) {
 // The mask whose lane i is bit i.
 template <class P>
 SDPG_INLINE typename P::Bool from_bits(std::uint32_t b) {
-  typename P::Bool out{};
+  typename P::Bool out = no_lanes<P>();
   if constexpr (kMaskRegister<typename P::Scalar, P::lanes>) {
     out.m = b;
   } else {

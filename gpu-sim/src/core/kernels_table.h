@@ -1,0 +1,109 @@
+// The functions of `Kernels` over one pack. kernels_<isa>.cc includes this once, with SDPG_ISA set
+// and the flags of its instruction set, and makes a table for each precision.
+#pragma once
+
+#include "core/kernels.h"
+#include "core/pipeline.h"
+#include "task/program_kernels.h"
+
+namespace sdpg::core {
+SDPG_ISA_BEGIN
+
+template <class P>
+Scratch<P> open_scratch(const Model& model, const BlockView& view, void* memory) {
+  Scratch<P> s(model, memory);
+  s.qpos = static_cast<P*>(view.qpos);
+  s.qvel = static_cast<P*>(view.qvel);
+  s.ctrl = static_cast<P*>(view.ctrl);
+  s.warmstart = static_cast<P*>(view.qacc_warmstart);
+  return s;
+}
+
+template <class P>
+void set_status(const BlockView& view, std::uint32_t lanes, StatusBit bit) {
+  for (int lane = 0; lanes != 0; ++lane, lanes >>= 1)
+    if (lanes & 1) view.status[lane] |= bit;
+}
+
+template <class P>
+std::size_t table_scratch_bytes(const Model& model) {
+  alignas(64) unsigned char header[64];  // never written: only offsets are computed
+  return Scratch<P>(model, header).bytes();
+}
+
+template <class P>
+void table_step(const Model& model, const BlockView& view, void* memory, int substeps) {
+  Scratch<P> s = open_scratch<P>(model, view, memory);
+  std::uint32_t not_converged = 0;
+  for (int i = 0; i < substeps; ++i) {
+    not_converged |= forward(s);
+    integrate(s);
+  }
+  *s.kept_contact_count = s.contact_count;
+  set_status<P>(view, s.bad_lanes, kNonFinite);
+  set_status<P>(view, not_converged & ~s.bad_lanes, kNotConverged);
+}
+
+template <class P>
+void table_kinematics(const Model& model, const BlockView& view, void* memory) {
+  Scratch<P> s = open_scratch<P>(model, view, memory);
+  s.xpos = static_cast<P*>(view.xpos);
+  s.xquat = static_cast<P*>(view.xquat);
+  s.xipos = static_cast<P*>(view.xipos);
+  kinematics(s);
+}
+
+template <class P>
+void table_forward(const Model& model, const BlockView& view, void* memory, void* qacc,
+                   void* qacc_smooth, void* qfrc_constraint) {
+  Scratch<P> s = open_scratch<P>(model, view, memory);
+  const std::uint32_t not_converged = forward(s);
+  *s.kept_contact_count = s.contact_count;
+  for (int i = 0; i < model.nv; ++i) {
+    static_cast<P*>(qacc)[i] = s.qacc[i];
+    static_cast<P*>(qacc_smooth)[i] = s.smooth[i];
+    static_cast<P*>(qfrc_constraint)[i] = s.qfrc_constraint[i];
+  }
+  set_status<P>(view, not_converged, kNotConverged);
+}
+
+template <class P>
+int table_contacts(const Model& model, const void* memory, int lane, double* out) {
+  const Scratch<P> s(model, const_cast<void*>(memory));
+  int count = 0;
+  for (int c = 0; c < *s.kept_contact_count; ++c) {
+    const Contact<P>& contact = s.contacts[c];
+    if (!(contact.stiffness[lane] > 0)) continue;
+    double* row = out + kContactNumbers * count++;
+    const auto put = [&](const Vec3<P>& v) {
+      *row++ = v.x[lane];
+      *row++ = v.y[lane];
+      *row++ = v.z[lane];
+    };
+    *row++ = contact.distance[lane];
+    put(contact.position);
+    put(contact.normal);
+    put(contact.tangent1);
+    put(contact.tangent2);
+    *row++ = model.pair[contact.pair].geom1;
+    *row++ = model.pair[contact.pair].geom2;
+    for (int i = 0; i < 3; ++i) *row++ = contact.force[i][lane];
+  }
+  return count;
+}
+
+template <class P>
+constexpr Kernels make_table(const char* isa) {
+  return {isa,
+          P::lanes,
+          static_cast<int>(sizeof(typename P::Scalar)),
+          table_scratch_bytes<P>,
+          table_step<P>,
+          table_kinematics<P>,
+          table_forward<P>,
+          table_contacts<P>,
+          task::run_program<P>};
+}
+
+SDPG_ISA_END
+}  // namespace sdpg::core

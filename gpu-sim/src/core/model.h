@@ -1,0 +1,150 @@
+// Model constants as the kernels read them: plain arrays, checked and flattened once by
+// make_model() (model.cc). Integer tables are shared, real-valued ones exist in both precisions.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace sdpg::core {
+
+// Largest models accepted; they bound the scratch memory of a worker thread.
+inline constexpr int kMaxBodies = 256;
+inline constexpr int kMaxDofs = 128;
+inline constexpr int kMaxGeoms = 512;
+inline constexpr int kMaxPairs = 4096;
+
+enum class JointType : std::int32_t { kSlide = 2, kHinge = 3 };
+
+// Which routine finds the contacts of a pair; the geoms are ordered so.
+enum class PairKind : std::int32_t {
+  kPlaneSphere,
+  kPlaneCapsule,
+  kSphereSphere,
+  kSphereCapsule,
+  kCapsuleCapsule,
+};
+
+// Two geoms that may touch.
+struct Pair {
+  PairKind kind;
+  int geom1, geom2;
+  int body1, body2;
+  int contacts;  // most contacts it makes
+  int condim;    // 1 or 3
+  // Degrees of freedom that move the two bodies relative to each other, ascending:
+  // Model::pair_dof[dof_begin ...], and the sign with which each moves body2 from body1.
+  int dof_begin, dof_count;
+};
+
+// Rows of a symmetric matrix below the diagonal: columns col[begin[i] .. begin[i+1]) of row i,
+// ascending. Values are kept in the packed lower triangle, see triangle().
+struct Pattern {
+  const int* begin;
+  const int* col;
+};
+inline constexpr int triangle(int i, int j) { return i * (i + 1) / 2 + j; }
+
+// Numbers of one constraint: stiffness and damping of the reference acceleration and the
+// impedance curve d(r) (MuJoCo's solref and solimp, resolved).
+template <class T>
+struct Softness {
+  T stiffness, damping;      // K, B
+  T d0, rise, one_minus_d1;  // d = d0 + y * rise; 1 - d = (1 - d1) + (1 - y) * rise
+  T inverse_width;
+  T midpoint, power;
+  T below, above;    // factors of the two halves of the curve: y = below * x^p, 1 - above * (1-x)^p
+  T inverse_weight;  // regularisation R = inverse_weight * (1 - d) / d
+  T margin;          // the constraint acts where the distance is below it
+  int shape;         // 0 constant impedance d0, 1 linear, 2 quadratic, 3 any power
+};
+
+template <class T>
+struct Constants {
+  T timestep;
+  T gravity[3];
+  T solver_scale;  // 1 / (meaninertia * nv)
+  T tolerance;
+
+  const T* body_pos;   // [nbody*3]
+  const T* body_quat;  // [nbody*4]
+  const T* body_ipos;  // [nbody*3]
+  const T* body_mass;  // [nbody]
+  // Inertia about the centre of mass: base * 1 + sum of weight_k * axis_k axis_k', k < 2.
+  const T* inertia_base;    // [nbody]
+  const T* inertia_weight;  // [nbody*2]
+  const T* inertia_axis;    // [nbody*2*3] in the body's frame
+
+  const T* jnt_pos;      // [njnt*3]
+  const T* jnt_axis;     // [njnt*3]
+  const T* qpos0;        // [nq]
+  const T* qpos_spring;  // [nq]
+  const T* jnt_range;    // [njnt*2]
+  const T* stiffness;    // [njnt]
+  const T* armature;     // [nv]
+  const T* damping;      // [nv]
+
+  const T* geom_pos;   // [ngeom*3] in the body's frame
+  const T* geom_axis;  // [ngeom*3] the geom's z axis in the body's frame
+  const T* geom_size;  // [ngeom*2] radius, half length
+
+  const Softness<T>* limit;    // [njnt]
+  const Softness<T>* contact;  // [npair]
+  const T* friction;           // [npair] sliding
+
+  const T* gear;         // [nu]
+  const T* gain;         // [nu*3] constant, per length, per velocity
+  const T* bias;         // [nu*3]
+  const T* ctrl_range;   // [nu*2]
+  const T* force_range;  // [nu*2]
+};
+
+struct Model {
+  int nq, nv, nu, nbody, njnt, ngeom, npair;
+  int max_contacts, max_limits, max_chain;
+  int iterations, ls_iterations;
+  bool warm_start;
+  bool implicit_damping;  // some joint is damped and Euler takes the damping implicitly
+  bool has_stiffness;
+
+  const int* body_parent;  // [nbody]
+  const int* body_root;    // [nbody] body whose position is the reference point of the tree
+  const int* body_jnt;     // [nbody+1] first joint
+  const int* body_dof;     // [nbody+1] first degree of freedom
+  const std::uint8_t* body_turned;   // [nbody] the frame in the parent is rotated
+  const std::uint8_t* inertia_axes;  // [nbody] 0 spherical, 1 axisymmetric, 2 general
+
+  const JointType* jnt_type;  // [njnt]; joint i drives position i and degree of freedom i
+  const int* dof_body;        // [nv]
+  Pattern mass;               // ancestors of each degree of freedom
+  Pattern hessian;            // mass plus what contacts couple plus the fill of the factorisation
+
+  const int* geom_body;  // [ngeom]
+  const int* used_geom;  // [used_geoms] geoms of some pair
+  int used_geoms;
+  const Pair* pair;     // [npair]
+  const int* pair_dof;  // dofs of all pairs
+  const std::int8_t* pair_sign;
+  const int* limited;  // [nlimited] joints with a range
+  int nlimited;
+
+  const int* act_dof;                     // [nu]
+  const std::uint8_t* act_ctrl_limited;   // [nu]
+  const std::uint8_t* act_force_limited;  // [nu]
+  const std::uint8_t* act_affine;         // [nu] gain or bias depends on length or velocity
+
+  Constants<float> f;
+  Constants<double> d;
+};
+
+template <class T>
+inline const Constants<T>& constants(const Model& model);
+template <>
+inline const Constants<float>& constants<float>(const Model& model) {
+  return model.f;
+}
+template <>
+inline const Constants<double>& constants<double>(const Model& model) {
+  return model.d;
+}
+
+}  // namespace sdpg::core

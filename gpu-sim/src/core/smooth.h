@@ -1,0 +1,110 @@
+// Stage `smooth dynamics`: velocities and bias forces by the recursive Newton-Euler method, passive
+// forces, actuators, and the acceleration without constraints.
+#pragma once
+
+#include "core/inertia.h"
+#include "core/scratch.h"
+
+namespace sdpg::core {
+SDPG_ISA_BEGIN
+
+// Forces of inertia and gravity at zero joint acceleration; leaves them, negated, in
+// passive_and_applied. Reads the bodies' own inertias, so it runs before crb().
+template <class P>
+void bias_forces(Scratch<P>& s) {
+  using T = typename P::Scalar;
+  const Model& m = s.model;
+  for (int i = 0; i < 6; ++i) {
+    s.velocity[i] = P(T(0));
+    // An accelerating world in place of gravity.
+    s.acceleration[i] = i < 3 ? P(T(0)) : P(-s.k.gravity[i - 3]);
+  }
+  for (int b = 1; b < m.nbody; ++b) {
+    const int parent = m.body_parent[b];
+    Spatial<P> v = load6(s.velocity + 6 * parent), a = load6(s.acceleration + 6 * parent);
+    for (int j = m.body_dof[b]; j < m.body_dof[b + 1]; ++j) {
+      // A motion changes by the velocity of what carries it, the joints before it included.
+      const P rate = s.qvel[j];
+      const Vec3<P> linear = load3(s.cdof + 6 * j + 3) * rate;
+      a.l = a.l + cross(v.r, linear);
+      if (m.jnt_type[j] != JointType::kSlide) {
+        const Vec3<P> angular = load3(s.cdof + 6 * j) * rate;
+        a.r = a.r + cross(v.r, angular);
+        a.l = a.l + cross(v.l, angular);
+        v.r = v.r + angular;
+      }
+      v.l = v.l + linear;
+    }
+    store6(s.velocity + 6 * b, v);
+    store6(s.acceleration + 6 * b, a);
+    const P* inertia = s.inertia + 10 * b;
+    const Spatial<P> momentum = apply_inertia(inertia, v);
+    Spatial<P> force = apply_inertia(inertia, a);
+    force.r = force.r + cross(v.r, momentum.r) + cross(v.l, momentum.l);
+    force.l = force.l + cross(v.r, momentum.l);
+    store6(s.body_force + 6 * b, force);
+  }
+  for (int b = m.nbody - 1; b > 0; --b) {
+    const Spatial<P> force = load6(s.body_force + 6 * b);
+    for (int j = m.body_dof[b]; j < m.body_dof[b + 1]; ++j) {
+      P bias = dot(load3(s.cdof + 6 * j + 3), force.l);
+      if (m.jnt_type[j] != JointType::kSlide) bias += dot(load3(s.cdof + 6 * j), force.r);
+      s.passive_and_applied[j] = -bias;
+    }
+    const int parent = m.body_parent[b];
+    if (parent == 0) continue;
+    for (int i = 0; i < 6; ++i) s.body_force[6 * parent + i] += s.body_force[6 * b + i];
+  }
+}
+
+// Springs and dampers of the joints.
+template <class P>
+void passive_forces(Scratch<P>& s) {
+  const Model& m = s.model;
+  for (int j = 0; j < m.nv; ++j) {
+    P force = s.passive_and_applied[j] - s.qvel[j] * P(s.k.damping[j]);
+    if (m.has_stiffness) force -= (s.qpos[j] - s.k.qpos_spring[j]) * P(s.k.stiffness[j]);
+    s.passive_and_applied[j] = force;
+  }
+}
+
+// NaN passes through, so that a bad control is seen and not turned into a bound.
+template <class P>
+SDPG_INLINE P clamp(P x, typename P::Scalar low, typename P::Scalar high) {
+  x = select(x < low, low, x);
+  return select(x > high, high, x);
+}
+
+template <class P>
+void actuator_forces(Scratch<P>& s) {
+  const Model& m = s.model;
+  for (int a = 0; a < m.nu; ++a) {
+    const int j = m.act_dof[a];
+    const auto *gain = s.k.gain + 3 * a, *bias = s.k.bias + 3 * a;
+    P control = s.ctrl[a];
+    if (m.act_ctrl_limited[a])
+      control = clamp(control, s.k.ctrl_range[2 * a], s.k.ctrl_range[2 * a + 1]);
+    P force;
+    if (m.act_affine[a]) {
+      const P gear = P(s.k.gear[a]);
+      const P length = s.qpos[j] * gear, velocity = s.qvel[j] * gear;
+      force = (P(gain[0]) + length * gain[1] + velocity * gain[2]) * control + P(bias[0]) +
+              length * bias[1] + velocity * bias[2];
+    } else {
+      force = control * gain[0];
+    }
+    if (m.act_force_limited[a])
+      force = clamp(force, s.k.force_range[2 * a], s.k.force_range[2 * a + 1]);
+    s.passive_and_applied[j] += force * s.k.gear[a];
+  }
+}
+
+// qacc_smooth, from the factored mass matrix.
+template <class P>
+void smooth_acceleration(Scratch<P>& s) {
+  for (int j = 0; j < s.model.nv; ++j) s.smooth[j] = s.passive_and_applied[j];
+  solve_factored(s.model.mass, s.model.nv, s.mass_factor, s.smooth);
+}
+
+SDPG_ISA_END
+}  // namespace sdpg::core
