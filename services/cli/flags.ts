@@ -7,7 +7,7 @@
 
 import { isRunId } from "@sdpg/common/home.ts";
 import { UsageError } from "@sdpg/common/service.ts";
-import { didYouMean } from "@sdpg/common/suggest.ts";
+import { didYouMean, nearest } from "@sdpg/common/suggest.ts";
 
 export { UsageError };
 
@@ -178,7 +178,8 @@ export function parse<O extends Options>(spec: Verb<O>, args: readonly string[])
     if (spec.hints && Object.hasOwn(spec.hints, typed)) {
       throw new UsageError(`Cannot use ${shown}: ${spec.hints[typed]}`);
     }
-    const hint = didYouMean(typed, names.keys());
+    const near = nearest(typed, names.keys());
+    const hint = near === undefined ? "" : `; did you mean "${dashes}${near}"?`;
     // A dot makes it a configuration key for certain; without one, a near flag is what was meant.
     const isKey = spec.overrides && keyPattern.test(typed) &&
       (typed.includes(".") || (text !== undefined && hint === ""));
