@@ -1,0 +1,300 @@
+// The telemetry service's HTTP side: OTLP logs in (POST /v1/logs), ClickHouse's HTTP interface out
+// (GET or POST /?query=…, read-only), /ping and /health.
+
+import { decodeLogs, MalformedOtlp } from "@sdpg/common/otlp.ts";
+import type { Logger } from "@sdpg/common/log.ts";
+import { parseAddress } from "@sdpg/common/service.ts";
+import { checkReadOnly } from "./guard.ts";
+import { Busy, type Ingest } from "./ingest.ts";
+import { rowsOf } from "./rows.ts";
+import { databaseName, EngineError, type Store } from "./store.ts";
+
+export interface HttpParts {
+  store: Store;
+  ingest: Ingest;
+  /** Table functions the engine knows, lower case. */
+  tableFunctions: ReadonlySet<string>;
+  log: Logger;
+}
+
+const limits = { logsBytes: 16 << 20, queryBytes: 1 << 20, runningQuestions: 8 };
+
+/** Serves until `stop`; port 0 takes a free one. Rejects with one line when the address is in use. */
+export function serveHttp(
+  listen: string,
+  parts: HttpParts,
+): { address: string; stop(): Promise<void> } {
+  const { host, port } = parseAddress(listen);
+  const handle = handler(parts, host);
+  let server: Deno.HttpServer<Deno.NetAddr>;
+  try {
+    server = Deno.serve({ hostname: host, port, onListen: () => {} }, handle);
+  } catch (error) {
+    if (error instanceof Deno.errors.AddrInUse) {
+      throw new Error(
+        `Cannot listen on ${listen}: the address is in use; stop the other process or choose ` +
+          `another port with --listen`,
+      );
+    }
+    throw new Error(
+      `Cannot listen on ${listen}: ${error instanceof Error ? error.message : error}; choose ` +
+        `another address with --listen`,
+    );
+  }
+  const shown = host.includes(":") ? `[${host}]` : host;
+  return { address: `${shown}:${server.addr.port}`, stop: () => server.shutdown() };
+}
+
+function handler(parts: HttpParts, host: string): (request: Request) => Promise<Response> {
+  let running = 0; // questions the engine works on
+  return async (request) => {
+    const url = new URL(request.url);
+    try {
+      if (!hostAllowed(request, host)) return text(403, "This name is not served here");
+      if (url.pathname === "/v1/logs") {
+        if (request.method !== "POST") return methodNotAllowed("POST");
+        return await takeLogs(request, parts);
+      }
+      if (url.pathname === "/ping") return text(200, "Ok.\n");
+      if (url.pathname === "/health") {
+        const { counts, waitingRows } = parts.ingest;
+        return json(200, { status: "serving", waitingRows, ...counts });
+      }
+      if (url.pathname !== "/") return text(404, `There is no ${url.pathname} here\n`);
+      if (request.method !== "GET" && request.method !== "POST") {
+        return methodNotAllowed("GET, POST");
+      }
+      if (running >= limits.runningQuestions) {
+        throw new EngineError(
+          202,
+          `Code: 202. DB::Exception: Too many simultaneous queries. Maximum: ` +
+            `${limits.runningQuestions}. (TOO_MANY_SIMULTANEOUS_QUERIES)`,
+        );
+      }
+      running++;
+      try {
+        return await answer(request, url, parts);
+      } finally {
+        running--;
+      }
+    } catch (error) {
+      if (error instanceof EngineError) return engineError(error, parts.store.version);
+      if (error instanceof TooLarge) return text(413, error.message + "\n");
+      parts.log.error("Unexpected error in a request", {
+        path: url.pathname,
+        error: error instanceof Error ? error.stack : String(error),
+      });
+      return text(500, "Internal error; the telemetry service's log has the cause\n");
+    }
+  };
+}
+
+/**
+ * On a loopback address only loopback names are served, so that a web page cannot reach the store by
+ * pointing its own name at 127.0.0.1.
+ */
+function hostAllowed(request: Request, listenHost: string): boolean {
+  const loopback = (name: string) => /^(127\.\d+\.\d+\.\d+|localhost|\[?::1\]?)$/.test(name);
+  if (!loopback(listenHost)) return true;
+  const header = request.headers.get("host") ?? "";
+  return loopback(header.replace(/:\d+$/, ""));
+}
+
+// ------------------------------------------------------------------------------------------ OTLP
+
+async function takeLogs(request: Request, { ingest, log }: HttpParts): Promise<Response> {
+  const type = request.headers.get("content-type")?.split(";")[0].trim().toLowerCase();
+  if (type !== "application/json") {
+    return status(415, 3, `Expected content-type application/json, came ${type ?? "none"}`);
+  }
+  const encoding = request.headers.get("content-encoding") ?? "identity";
+  if (encoding !== "identity") {
+    return status(415, 3, `Expected content-encoding identity, came ${encoding}`);
+  }
+  let rows;
+  try {
+    const body = await bodyText(request, limits.logsBytes);
+    let parsed: unknown;
+    try {
+      parsed = JSON.parse(body);
+    } catch (error) {
+      throw new MalformedOtlp(`The request is no JSON: ${(error as Error).message}`);
+    }
+    rows = rowsOf(decodeLogs(parsed));
+  } catch (error) {
+    if (error instanceof MalformedOtlp) return status(400, 3, error.message);
+    throw error;
+  }
+  try {
+    await ingest.add(rows);
+    return json(200, {}); // ExportLogsServiceResponse without partial_success: everything is stored
+  } catch (error) {
+    if (error instanceof Busy) return status(429, 8, error.message, { "retry-after": "1" });
+    log.error("Cannot store rows", {
+      error: error instanceof Error ? error.message : String(error),
+    });
+    return status(503, 14, "The store did not take the rows; send them again", {
+      "retry-after": "1",
+    });
+  }
+}
+
+/** OTLP's error body is a google.rpc.Status. */
+function status(
+  http: number,
+  code: number,
+  message: string,
+  headers: Record<string, string> = {},
+): Response {
+  return Response.json({ code, message }, { status: http, headers });
+}
+
+// ----------------------------------------------------------------------------------- ClickHouse
+
+/** Parameters of the interface that choose nothing we could do otherwise. */
+const ignoredParameters = new Set([
+  "user",
+  "password",
+  "query_id",
+  "session_id",
+  "session_timeout",
+  "session_check",
+  "client_protocol_version",
+  "role",
+  "enable_http_compression",
+  "compress",
+  "wait_end_of_query",
+  "send_progress_in_http_headers",
+  "http_headers_progress_interval_ms",
+  "add_http_cors_header",
+  "readonly",
+]);
+
+async function answer(request: Request, url: URL, parts: HttpParts): Promise<Response> {
+  const startMs = performance.now();
+  const { store } = parts;
+  let sql = url.searchParams.get("query") ?? "";
+  if (request.method === "POST") {
+    const body = await bodyText(request, limits.queryBytes);
+    sql += sql && body ? "\n" + body : body;
+  }
+  const parameters: Record<string, string> = {};
+  let format = request.headers.get("x-clickhouse-format") ?? "TabSeparated";
+  let database = request.headers.get("x-clickhouse-database") ?? databaseName;
+  for (const [name, value] of url.searchParams) {
+    if (name.startsWith("param_")) parameters[name.slice("param_".length)] = value;
+    else if (name === "default_format") format = value;
+    else if (name === "database") database = value;
+    else if (name !== "query" && !ignoredParameters.has(name)) {
+      throw new EngineError(
+        164,
+        `Code: 164. DB::Exception: Cannot modify '${name}' setting in readonly mode. (READONLY)`,
+      );
+    }
+  }
+  if (database !== databaseName && database !== "default") {
+    throw new EngineError(
+      81,
+      `Code: 81. DB::Exception: Database ${database} does not exist: expected ${databaseName}. ` +
+        `(UNKNOWN_DATABASE)`,
+    );
+  }
+  if (!/^\w+$/.test(format)) {
+    throw new EngineError(
+      73,
+      `Code: 73. DB::Exception: Unknown format ${format}. (UNKNOWN_FORMAT)`,
+    );
+  }
+  const checked = checkReadOnly(sql, parts.tableFunctions);
+  const { bytes, rowsRead, bytesRead, elapsedS } = await store.ask({
+    sql: checked.sql,
+    format,
+    parameters,
+  });
+  const used = checked.format ?? format;
+  return new Response(bytes as Uint8Array<ArrayBuffer>, {
+    headers: {
+      "content-type": contentType(used),
+      "x-clickhouse-format": used,
+      "x-clickhouse-query-id": url.searchParams.get("query_id") ?? crypto.randomUUID(),
+      "x-clickhouse-timezone": "UTC",
+      "x-clickhouse-server-display-name": "sdpg",
+      "x-clickhouse-summary": JSON.stringify({
+        read_rows: String(rowsRead),
+        read_bytes: String(bytesRead),
+        elapsed_ns: String(Math.round(elapsedS * 1e9)),
+        total_ns: String(Math.round((performance.now() - startMs) * 1e6)),
+      }),
+    },
+  });
+}
+
+function engineError({ code, message }: EngineError, version: string): Response {
+  const body = /\(version /.test(message) ? message : `${message} (version ${version})`;
+  return text(httpStatus(code), body.trimEnd() + "\n", {
+    "x-clickhouse-exception-code": String(code),
+  });
+}
+
+/** ClickHouse's own mapping of error codes to statuses, as far as a reader can meet them. */
+function httpStatus(code: number): number {
+  const groups: [number, number[]][] = [
+    // syntax, types, values and arguments
+    [400, [6, 26, 27, 36, 38, 41, 42, 43, 53, 62, 69, 70, 72, 117, 153, 158, 306, 407, 456, 457]],
+    // table, function, identifier, type, storage, aggregate function, format, database, setting
+    [404, [46, 47, 50, 56, 60, 63, 73, 81, 115, 511]],
+    [403, [291, 497]],
+    [408, [159]],
+    [413, [55, 396]],
+    [501, [48]],
+    [503, [202, 209]],
+  ];
+  return groups.find(([, codes]) => codes.includes(code))?.[0] ?? 500;
+}
+
+function contentType(format: string): string {
+  if (/^JSON(EachRow|CompactEachRow|StringsEachRow)/.test(format)) {
+    return "application/x-ndjson; charset=UTF-8";
+  }
+  if (/^JSON/.test(format)) return "application/json; charset=UTF-8";
+  if (/^CSV/.test(format)) return "text/csv; charset=UTF-8; header=" + present(format);
+  if (/^(TSV|TabSeparated)/.test(format)) {
+    return "text/tab-separated-values; charset=UTF-8";
+  }
+  if (/^(Native|RowBinary|Parquet|Arrow|ORC|Avro|MsgPack|Protobuf)/.test(format)) {
+    return "application/octet-stream";
+  }
+  return "text/plain; charset=UTF-8";
+}
+
+const present = (format: string) => /WithNames/.test(format) ? "present" : "absent";
+
+// -------------------------------------------------------------------------------------- plumbing
+
+class TooLarge extends Error {}
+
+/** Body as text, refused as soon as it passes the limit. */
+async function bodyText(request: Request, maxBytes: number): Promise<string> {
+  const tooLarge = () => new TooLarge(`The request is too large: at most ${maxBytes} bytes`);
+  if (Number(request.headers.get("content-length") ?? 0) > maxBytes) throw tooLarge();
+  const decoder = new TextDecoder();
+  let body = "";
+  let bytes = 0;
+  for await (const chunk of request.body ?? []) {
+    bytes += chunk.length;
+    if (bytes > maxBytes) throw tooLarge();
+    body += decoder.decode(chunk, { stream: true });
+  }
+  return body + decoder.decode();
+}
+
+const text = (code: number, body: string, headers: Record<string, string> = {}) =>
+  new Response(body, {
+    status: code,
+    headers: { "content-type": "text/plain; charset=UTF-8", ...headers },
+  });
+
+const json = (code: number, body: unknown) => Response.json(body, { status: code });
+
+const methodNotAllowed = (allowed: string) =>
+  text(405, `Expected ${allowed}\n`, { allow: allowed });

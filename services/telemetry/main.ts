@@ -1,0 +1,88 @@
+// The telemetry service: takes the rows of runs over OTLP/HTTP and keeps them in ClickHouse, and
+// answers read-only SQL in ClickHouse's HTTP style. It owns the store of one SDPG_HOME.
+//
+//   deno run -P=telemetry services/telemetry/main.ts --listen 127.0.0.1:0 --home .sdpg
+
+import { join, resolve } from "node:path";
+import { createHome, locksDirectory, sdpgHome, storeDirectory } from "@sdpg/common/home.ts";
+import { flag, type Running, runService } from "@sdpg/common/service.ts";
+import type { Logger } from "@sdpg/common/log.ts";
+import { serveHttp } from "./http.ts";
+import { Ingest } from "./ingest.ts";
+import { migrate, readMigrations } from "./migrate.ts";
+import { openEmbedded, openServer, type Store } from "./store.ts";
+
+/** Starts the service on a home. It ends with `stop`, which stores what waits and closes the store. */
+export async function startTelemetry(options: {
+  listen: string;
+  home: string;
+  clickhouseUrl?: string;
+  log: Logger;
+}): Promise<Running> {
+  const { listen, home, clickhouseUrl, log } = options;
+  createHome(home);
+  const lock = lockStore(home);
+  let store: Store | undefined;
+  try {
+    store = clickhouseUrl ? await openServer(clickhouseUrl) : await openEmbedded(
+      storeDirectory(home),
+    );
+    const schema = await migrate(store, readMigrations());
+    const tableFunctions = new Set(
+      (await store.rows<{ name: string }>("SELECT lower(name) AS name FROM system.table_functions"))
+        .map(({ name }) => name),
+    );
+    const ingest = new Ingest(store);
+    const http = serveHttp(listen, { store, ingest, tableFunctions, log });
+    log.info("store opened", { store: store.place, engine: store.version, schema });
+    const opened = store;
+    return {
+      address: http.address,
+      async stop() {
+        const quiet = http.stop();
+        await ingest.stop(); // what was taken is stored and acknowledged before the last reply
+        await quiet;
+        await opened.close();
+        lock.close();
+      },
+    };
+  } catch (error) {
+    await store?.close();
+    lock.close();
+    throw error;
+  }
+}
+
+/** One writer per store: what decides about repeated rows looks before it inserts. */
+function lockStore(home: string): Deno.FsFile {
+  const path = join(locksDirectory(home), "store");
+  const file = Deno.openSync(path, { create: true, read: true, write: true });
+  if (!file.tryLockSync(true)) {
+    const holder = Deno.readTextFileSync(path).trim();
+    file.close();
+    throw new Error(
+      `Cannot open the store at ${storeDirectory(home)}: process ${
+        holder || "?"
+      } has it open; use ` +
+        `that telemetry service, stop it with "./sdpg down", or set SDPG_HOME to another directory`,
+    );
+  }
+  file.truncateSync(0);
+  file.writeSync(new TextEncoder().encode(`${Deno.pid}\n`));
+  return file;
+}
+
+if (import.meta.main) {
+  await runService({
+    name: "telemetry",
+    summary: "keeps every run in ClickHouse and answers SQL about them",
+    flags: { home: flag.path("directory of all state", sdpgHome()) },
+    start: ({ listen, home }, { log }) =>
+      startTelemetry({
+        listen,
+        home: resolve(home),
+        clickhouseUrl: Deno.env.get("SDPG_CLICKHOUSE_URL"),
+        log,
+      }),
+  });
+}

@@ -1,0 +1,356 @@
+// The store behind the telemetry service: ClickHouse, either embedded (chDB in this process, its data
+// under SDPG_HOME/store) or a server named by SDPG_CLICKHOUSE_URL. Both are driven through
+// @clickhouse/client; what differs is only how a read-only question is asked.
+
+import { join } from "node:path";
+import { createClient } from "@clickhouse/client";
+import { Session } from "chdb";
+import { createChdbConnection } from "chdb/connection";
+
+/** Database of all our tables. */
+export const databaseName = "sdpg";
+
+/** A read-only question with its parameters, as ClickHouse's HTTP interface puts it. */
+export interface Question {
+  sql: string;
+  /** Format of the answer where the statement has no FORMAT of its own. */
+  format: string;
+  /** Values of `{name:Type}` in the statement, in text form. */
+  parameters: Record<string, string>;
+}
+
+export interface Answer {
+  bytes: Uint8Array;
+  rowsRead: number;
+  bytesRead: number;
+  elapsedS: number;
+}
+
+export interface Store {
+  /** Where the data is, for messages. */
+  readonly place: string;
+  readonly version: string;
+  /** Runs one statement that returns nothing. */
+  command(sql: string): Promise<void>;
+  /** Rows of a query of our own, one object each. 64-bit integers come as strings. */
+  rows<T>(sql: string, parameters?: Record<string, unknown>): Promise<T[]>;
+  /** Inserts rows (values in the order of `columns`) as one block: all of them or none. */
+  insert(table: string, columns: readonly string[], rows: Cell[][]): Promise<void>;
+  /** Answers a person's question; the engine itself refuses every change. Throws EngineError. */
+  ask(question: Question): Promise<Answer>;
+  close(): Promise<void>;
+}
+
+export type Cell = string | number | null;
+
+/** ClickHouse said no. `message` is its own text, starting with "Code: n. DB::Exception: ". */
+export class EngineError extends Error {
+  override name = "EngineError";
+  constructor(readonly code: number, message: string, options?: ErrorOptions) {
+    super(message, options);
+  }
+}
+
+/** Limits of one read-only question. */
+export const questionLimits = {
+  max_execution_time: 60, // seconds
+  max_memory_usage: 268_435_456,
+  max_result_bytes: 134_217_728,
+  max_result_rows: 10_000_000,
+};
+
+// ------------------------------------------------------------------------------------- embedded
+
+/**
+ * Settings of the embedded engine. It shares two cores and a memory budget with a training: the
+ * caches that a server would fill are kept at a few MB and the thread pools small. What they cost is
+ * repeated reading of a local file, which the page cache answers.
+ */
+const engineConfiguration = {
+  mark_cache_size: 8 << 20,
+  primary_index_cache_size: 8 << 20,
+  index_mark_cache_size: 1 << 20,
+  query_condition_cache_size: 1 << 20,
+  compiled_expression_cache_size: 1 << 20,
+  uncompressed_cache_size: 0,
+  mmap_cache_size: 16,
+  max_thread_pool_size: 64,
+  max_thread_pool_free_size: 4,
+  thread_pool_queue_size: 1000,
+  max_io_thread_pool_size: 4,
+  max_io_thread_pool_free_size: 0,
+  max_active_parts_loading_thread_pool_size: 2,
+  max_outdated_parts_loading_thread_pool_size: 2,
+  max_parts_cleaning_thread_pool_size: 2,
+  background_pool_size: 2,
+  background_schedule_pool_size: 2,
+  background_common_pool_size: 1,
+  tables_loader_foreground_pool_size: 1,
+  tables_loader_background_pool_size: 1,
+  restore_threads: 1,
+  backup_threads: 1,
+  max_server_memory_usage: 768 << 20,
+};
+
+class EmbeddedStore implements Store {
+  readonly place: string;
+  version = "";
+  #writer: Session;
+  #reader: Session;
+  #client: ReturnType<typeof createClient>;
+
+  constructor(directory: string) {
+    this.place = directory;
+    Deno.mkdirSync(directory, { recursive: true, mode: 0o700 });
+    const configuration = join(directory, "engine.xml");
+    Deno.writeTextFileSync(configuration, xmlOf(engineConfiguration), { mode: 0o600 });
+    const engine = [`--config-file=${configuration}`, "--max_threads=1", "--max_insert_threads=1"];
+    // The first session sets the engine up; the client's connection then finds it running.
+    this.#writer = new Session(directory, { connectionArgs: engine });
+    this.#reader = new Session(directory, {
+      connectionArgs: [
+        ...engine,
+        // Level 1 refuses writes, changes of settings, and table functions that leave the store.
+        "--readonly=1",
+        "--allow_introspection_functions=0",
+        "--output_format_json_quote_64bit_integers=0",
+        ...Object.entries(questionLimits).map(([name, value]) => `--${name}=${value}`),
+      ],
+    });
+    this.#client = createClient(
+      {
+        connection: createChdbConnection({ path: directory }),
+      } as unknown as Parameters<typeof createClient>[0],
+    );
+  }
+
+  async start(): Promise<void> {
+    await this.command(`CREATE DATABASE IF NOT EXISTS ${databaseName}`);
+    await this.command(`USE ${databaseName}`);
+    await this.#reader.queryAsync(`USE ${databaseName}`);
+    [{ version: this.version }] = await this.rows<{ version: string }>(
+      "SELECT version() AS version",
+    );
+  }
+
+  async command(sql: string): Promise<void> {
+    await translated(this.#client.command({ query: sql }));
+  }
+
+  async rows<T>(sql: string, parameters?: Record<string, unknown>): Promise<T[]> {
+    return await translated(query<T>(this.#client, sql, parameters));
+  }
+
+  async insert(table: string, columns: readonly string[], rows: Cell[][]): Promise<void> {
+    await translated(insertRows(this.#client, table, columns, rows));
+  }
+
+  async ask({ sql, format, parameters }: Question): Promise<Answer> {
+    const bound = Object.keys(parameters).length > 0;
+    const result = await translated(
+      bound
+        ? this.#reader.queryBindAsync(sql, parameters, { format })
+        : this.#reader.queryAsync(sql, { format }),
+    );
+    return {
+      bytes: result.bytes(),
+      rowsRead: result.rowsRead,
+      bytesRead: result.bytesRead,
+      elapsedS: result.elapsed,
+    };
+  }
+
+  async close(): Promise<void> {
+    await this.#client.close();
+    this.#reader.close();
+    this.#writer.close();
+  }
+}
+
+/** Opens the embedded store, creating it where there is none. */
+export async function openEmbedded(directory: string): Promise<Store> {
+  let store: EmbeddedStore;
+  try {
+    store = new EmbeddedStore(directory);
+  } catch (error) {
+    throw new Error(`Cannot open the store at ${directory}: ${firstLine(error)}`, { cause: error });
+  }
+  await store.start();
+  return store;
+}
+
+function xmlOf(settings: Record<string, number>): string {
+  const rows = Object.entries(settings).map(([name, value]) => `  <${name}>${value}</${name}>\n`);
+  return `<clickhouse>\n${rows.join("")}</clickhouse>\n`;
+}
+
+// --------------------------------------------------------------------------------------- server
+
+class ServerStore implements Store {
+  readonly place: string;
+  version = "";
+  #client: ReturnType<typeof createClient>;
+
+  constructor(url: URL) {
+    this.place = url.host; // without user and password
+    this.#client = createClient({
+      url: url.href,
+      database: databaseName,
+      request_timeout: 90_000,
+      application: "sdpg-telemetry",
+    });
+  }
+
+  async start(url: URL): Promise<void> {
+    const outside = createClient({ url: url.href, request_timeout: 30_000 }); // no database yet
+    try {
+      await translated(
+        outside.command({ query: `CREATE DATABASE IF NOT EXISTS ${databaseName}` }),
+      );
+    } finally {
+      await outside.close();
+    }
+    [{ version: this.version }] = await this.rows<{ version: string }>(
+      "SELECT version() AS version",
+    );
+  }
+
+  async command(sql: string): Promise<void> {
+    await translated(this.#client.command({ query: sql }));
+  }
+
+  async rows<T>(sql: string, parameters?: Record<string, unknown>): Promise<T[]> {
+    return await translated(query<T>(this.#client, sql, parameters));
+  }
+
+  async insert(table: string, columns: readonly string[], rows: Cell[][]): Promise<void> {
+    await translated(insertRows(this.#client, table, columns, rows));
+  }
+
+  async ask({ sql, format, parameters }: Question): Promise<Answer> {
+    const startMs = performance.now();
+    const { stream, summary } = await translated(this.#client.exec({
+      query: sql,
+      query_params: parameters,
+      clickhouse_settings: {
+        readonly: "1",
+        default_format: format,
+        max_execution_time: questionLimits.max_execution_time,
+        max_memory_usage: String(questionLimits.max_memory_usage),
+        max_result_bytes: String(questionLimits.max_result_bytes),
+        max_result_rows: String(questionLimits.max_result_rows),
+      } as Record<string, string | number>,
+    }));
+    const chunks: Uint8Array[] = [];
+    for await (const chunk of stream) chunks.push(chunk as Uint8Array);
+    return {
+      bytes: concatenate(chunks),
+      rowsRead: Number(summary?.read_rows ?? 0),
+      bytesRead: Number(summary?.read_bytes ?? 0),
+      elapsedS: (performance.now() - startMs) / 1000,
+    };
+  }
+
+  async close(): Promise<void> {
+    await this.#client.close();
+  }
+}
+
+/** Opens a ClickHouse server. `url` may carry user and password. */
+export async function openServer(url: string): Promise<Store> {
+  if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol)) {
+    throw new Error(
+      "Cannot use SDPG_CLICKHOUSE_URL: expected http(s)://[user:password@]host:port, came something else",
+    );
+  }
+  const parsed = new URL(url);
+  const store = new ServerStore(parsed);
+  try {
+    await store.start(parsed);
+  } catch (error) {
+    await store.close();
+    throw new Error(
+      `Cannot reach ClickHouse at ${parsed.host} (SDPG_CLICKHOUSE_URL): ${firstLine(error)}`,
+      { cause: error },
+    );
+  }
+  return store;
+}
+
+// --------------------------------------------------------------------------------------- common
+
+async function query<T>(
+  client: ReturnType<typeof createClient>,
+  sql: string,
+  parameters?: Record<string, unknown>,
+): Promise<T[]> {
+  const result = await client.query({
+    query: sql,
+    query_params: parameters,
+    format: "JSONEachRow",
+  });
+  return await result.json<T>() as T[];
+}
+
+async function insertRows(
+  client: ReturnType<typeof createClient>,
+  table: string,
+  columns: readonly string[],
+  rows: Cell[][],
+): Promise<void> {
+  await client.insert({
+    table,
+    columns: columns as [string, ...string[]],
+    values: rows,
+    format: "JSONCompactEachRow",
+  });
+}
+
+/** What JSON has no number for, in the words ClickHouse reads. */
+export function floatCell(value: number): Cell {
+  if (Number.isFinite(value)) return value;
+  return Number.isNaN(value) ? "nan" : value > 0 ? "inf" : "-inf";
+}
+
+/** Errors of both backends as EngineError, with the code and without repetitions in the text. */
+async function translated<T>(work: Promise<T>): Promise<T> {
+  try {
+    return await work;
+  } catch (error) {
+    throw engineError(error) ?? error;
+  }
+}
+
+function engineError(error: unknown): EngineError | undefined {
+  if (!(error instanceof Error)) return undefined;
+  const { code, type, clickhouseCode } = error as { code?: unknown; type?: string } & {
+    clickhouseCode?: unknown;
+  };
+  const inText = /Code: (\d+)\. DB::/.exec(error.message)?.[1];
+  const number = Number(clickhouseCode ?? (/^\d+$/.test(String(code)) ? code : inText));
+  if (!Number.isInteger(number)) return undefined;
+  let text = error.message.replace(/^Query failed: /, "");
+  const prefix = `Code: ${number}. DB::Exception: `;
+  while (text.startsWith(prefix)) text = text.slice(prefix.length);
+  // A nested exception repeats its name and the version at the end.
+  text = text.replace(
+    /(?: \(([A-Z_0-9]+)\))(?: \(version [^)]*\))?(?: \(\1\)(?: \(version [^)]*\))?)*$/,
+    " ($1)",
+  );
+  if (type && !text.endsWith(`(${type})`)) text = `${text.trimEnd()} (${type})`;
+  return new EngineError(number, prefix + text, { cause: error });
+}
+
+function firstLine(error: unknown): string {
+  return (error instanceof Error ? error.message : String(error)).split("\n")[0];
+}
+
+function concatenate(chunks: Uint8Array[]): Uint8Array {
+  const all = new Uint8Array(chunks.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const chunk of chunks) {
+    all.set(chunk, at);
+    at += chunk.length;
+  }
+  return all;
+}
