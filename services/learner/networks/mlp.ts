@@ -3,6 +3,7 @@
 
 import {
   type Generator,
+  mlpForward,
   noGrad,
   ones,
   randn,
@@ -101,12 +102,15 @@ export class Mlp implements Disposable {
     return this.#parameters;
   }
 
-  /** x [..., input] → [..., output], recording gradients. */
+  /**
+   * x [..., input] float32 → [..., output]: one native call each way, on all threads of setNumThreads(), with the same
+   * bits for any number of them. Gradients are recorded where a parameter or x wants one.
+   */
   forward(x: Tensor): Tensor {
-    return this.forwardComposed(x);
+    return mlpForward(x, [...this.#parameters.values()], LAYER_NORM_EPS);
   }
 
-  /** The same without gradients, for acting and bootstrapping. */
+  /** The same bits without gradients, for acting and bootstrapping. */
   infer(x: Tensor): Tensor {
     return noGrad(() => this.forward(x));
   }

@@ -1,7 +1,14 @@
 // The value head: privileged state → expected discounted return, one number a state.
 
-import type { Generator, Tensor } from "../torch/mod.ts";
-import { Mlp } from "./mlp.ts";
+import {
+  type Adam,
+  type Generator,
+  mlpRegress,
+  type RegressionResult,
+  type Tensor,
+  TorchError,
+} from "../torch/mod.ts";
+import { LAYER_NORM_EPS, Mlp } from "./mlp.ts";
 
 export interface ValueOptions {
   /** Width of the privileged state. */
@@ -30,6 +37,29 @@ export class ValueNetwork implements Disposable {
   infer(state: Tensor): Tensor {
     using column = this.mlp.infer(state);
     return column.squeeze(-1);
+  }
+
+  /**
+   * One pass of shuffled mini-batches of mean-squared-error regression in one native call (fused.ts); optimiser must
+   * hold exactly this network's parameters. states [B, input], targets [B], order int64 [n] rows of states.
+   */
+  regress(
+    optimiser: Adam,
+    states: Tensor,
+    targets: Tensor,
+    order: Tensor,
+    options: { batchSize: number; maxGradNorm?: number },
+  ): RegressionResult {
+    const own = [...this.parameters().values()];
+    if (
+      optimiser.parameters.length !== own.length ||
+      optimiser.parameters.some((p, i) => p !== own[i])
+    ) {
+      throw new TorchError(
+        "Cannot regress: the optimiser must hold exactly this network's parameters, in their order",
+      );
+    }
+    return mlpRegress(optimiser, states, targets, order, { ...options, eps: LAYER_NORM_EPS });
   }
 
   parameters(): Map<string, Tensor> {

@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "mlp.h"
 #include "optim.h"
 #include "runtime.h"
 
@@ -269,6 +270,8 @@ std::vector<Operator> build() {
 
     // Fused (mlp.h has the argument lists).
     {"lambda_return", 3, 2, [](A& a) { give(a, lambda_return(a.t(0), a.t(1), a.t(2), a.real(0), a.real(1))); }},
+    {"mlp_forward", -1, 1, mlp_forward},
+    {"mlp_regress", -1, 9, mlp_regress},
   };
   // Two operands, broadcasting.
   binary(table, "add", [](const T& x, const auto& y) { return at::add(x, y); });

@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include "mlp_kernels.h"
+
 namespace sdpg {
 
 struct AdamOptions {
@@ -17,6 +19,8 @@ struct AdamOptions {
   double weight_decay;
   int64_t step;  // counted from 1
 };
+
+AdamCoefficients adam_coefficients(const AdamOptions& options);
 
 // p −= lr · m̂ / (√v̂ + ε), with bias-corrected moments; changes parameter, m and v.
 void adam_update(at::Tensor parameter, const at::Tensor& gradient, at::Tensor m, at::Tensor v,

@@ -27,6 +27,7 @@
 #include <xmmintrin.h>
 #endif
 
+#include "mlp_kernels.h"
 #include "sdpg_torch.h"
 #include "workers.h"
 
@@ -367,7 +368,7 @@ int32_t sdpg_version(uint8_t* text, int32_t size) {
     std::ostringstream out;
     out << "{\"torch\":\"" << TORCH_VERSION << "\",\"blas\":\"" << escape(prepare())
         << "\",\"parallel\":\"libtorch 1 thread, fused operators " << workers::threads()
-        << " threads\"}";
+        << " threads (" << kernels().name << ")\"}";
     return copy_text(out.str(), text, size);
   });
 }

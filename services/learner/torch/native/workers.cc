@@ -17,6 +17,15 @@
 namespace sdpg::workers {
 namespace {
 
+// About 20 µs of looking, the longest a helper holds a core that it does not need.
+constexpr int kLooks = 500;
+
+inline void pause() {
+#if defined(__x86_64__)
+  _mm_pause();
+#endif
+}
+
 class Pool {
  public:
   explicit Pool(int32_t threads) {
@@ -71,6 +80,12 @@ class Pool {
     uint64_t seen = 0;
     std::unique_lock<std::mutex> lock(mutex_);
     for (;;) {
+      // A pass of mini-batches is a chain of jobs a few microseconds apart: look for the next before sleeping.
+      if (!stopping_ && job_ == seen) {
+        lock.unlock();
+        for (int i = 0; i < kLooks && job_.load(std::memory_order_relaxed) == seen; ++i) pause();
+        lock.lock();
+      }
       wake_.wait(lock, [&] { return stopping_ || job_ != seen; });
       if (stopping_) return;
       seen = job_;
@@ -92,7 +107,7 @@ class Pool {
   std::atomic<int32_t> next_{0};
   int32_t active_ = 0;
   bool open_ = false;
-  uint64_t job_ = 0;
+  std::atomic<uint64_t> job_{0};
   bool stopping_ = false;
 };
 

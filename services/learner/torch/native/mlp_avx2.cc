@@ -1,0 +1,8 @@
+// The fused perceptron with 8 lanes and 16 registers.
+#define SDPG_KERNELS avx2
+#define SDPG_LANES 8
+#define SDPG_ROWS 6
+#define SDPG_VECTORS 2
+#include <type_traits>
+
+#include "mlp_kernels.inc"
