@@ -1,0 +1,136 @@
+// MuJoCo itself (the JavaScript build) as the oracle: the same MJCF, its Newton solver run until
+// nothing improves any more, and a check that it really has converged.
+import { loadMjcf, type ModelError } from "@sdpg/common/model/compile.ts";
+import type { MjData, MjModel, Mujoco } from "@sdpg/common/model/mujoco.ts";
+import type { Contact, Forward } from "./core.ts";
+
+export type { ModelError };
+
+export class Oracle {
+  private readonly data: MjData;
+  readonly nq: number;
+  readonly nv: number;
+  readonly nu: number;
+
+  private constructor(private readonly mujoco: Mujoco, private readonly model: MjModel) {
+    model.opt.tolerance = 0;
+    model.opt.iterations = 1000;
+    model.opt.ls_iterations = 1000;
+    model.opt.ls_tolerance = 1e-12;
+    this.data = new mujoco.MjData(model);
+    [this.nq, this.nv, this.nu] = [model.nq, model.nv, model.nu];
+  }
+
+  static async load(mjcfPath: string): Promise<Oracle> {
+    const { mujoco, model } = await loadMjcf(mjcfPath);
+    return new Oracle(mujoco, model);
+  }
+
+  [Symbol.dispose](): void {
+    this.data.delete();
+    this.model.delete();
+  }
+
+  /** Sets the state and zeroes the warm start. */
+  set(qpos: number[], qvel: number[], ctrl: number[]): void {
+    this.mujoco.mj_resetData(this.model, this.data);
+    this.data.qpos.set(qpos);
+    this.data.qvel.set(qvel);
+    this.data.ctrl.set(ctrl);
+  }
+
+  setCtrl(ctrl: number[]): void {
+    this.data.ctrl.set(ctrl);
+  }
+
+  get(): { qpos: number[]; qvel: number[] } {
+    return { qpos: Array.from(this.data.qpos), qvel: Array.from(this.data.qvel) };
+  }
+
+  step(): void {
+    this.mujoco.mj_step(this.model, this.data);
+  }
+
+  /** Accelerations and forces at the present state. */
+  forward(): Forward {
+    this.mujoco.mj_forward(this.model, this.data);
+    return {
+      qacc: Array.from(this.data.qacc),
+      qaccSmooth: Array.from(this.data.qacc_smooth),
+      qfrcConstraint: Array.from(this.data.qfrc_constraint),
+      contacts: this.contacts(),
+    };
+  }
+
+  /** Limits that push at the present state, as "limit" followed by the joint's number. */
+  activeLimits(): string[] {
+    const limit = this.mujoco.mjtConstraint.mjCNSTR_LIMIT_JOINT.value;
+    const { efc_type, efc_id, nefc } = this.data;
+    return Array.from({ length: nefc }, (_, i) => i).filter((i) => efc_type[i] === limit)
+      .map((i) => `limit ${efc_id[i]}`);
+  }
+
+  /**
+   * How far the solver is from the optimum at the last `forward`: the largest component of the
+   * gradient M(qacc − qacc_smooth) − Jᵀf, over the largest of the generalised forces in it.
+   */
+  residual(): number {
+    const { nv } = this;
+    const difference = Array.from(
+      { length: nv },
+      (_, i) => this.data.qacc[i] - this.data.qacc_smooth[i],
+    );
+    const product = new this.mujoco.DoubleBuffer(nv);
+    try {
+      this.mujoco.mj_mulM(this.model, this.data, product, difference);
+      const inertial = Array.from(product.GetView() as Float64Array);
+      const gradient = inertial.map((f, i) => Math.abs(f - this.data.qfrc_constraint[i]));
+      const largest = Math.max(
+        1,
+        ...Array.from(this.data.qfrc_constraint as Float64Array, Math.abs),
+        ...Array.from(this.data.qfrc_bias as Float64Array, Math.abs),
+      );
+      return Math.max(...gradient) / largest;
+    } finally {
+      product.delete();
+    }
+  }
+
+  /** Height of the lowest point of the capsules and spheres at a configuration. */
+  lowestPoint(qpos: number[]): number {
+    this.set(qpos, Array(this.nv).fill(0), Array(this.nu).fill(0));
+    this.mujoco.mj_kinematics(this.model, this.data);
+    const { geom_xpos, geom_xmat } = this.data;
+    let lowest = Infinity;
+    for (let g = 0; g < this.model.ngeom; g++) {
+      if (this.model.geom_bodyid[g] === 0) continue;
+      const [radius, half] = [this.model.geom_size[3 * g], this.model.geom_size[3 * g + 1]];
+      const axisDown = Math.abs(geom_xmat[9 * g + 8]);
+      lowest = Math.min(lowest, geom_xpos[3 * g + 2] - half * axisDown - radius);
+    }
+    return lowest;
+  }
+
+  private contacts(): Contact[] {
+    const list = this.data.contact;
+    const force = new this.mujoco.DoubleBuffer(6);
+    try {
+      return Array.from({ length: list.size() }, (_, i) => {
+        const contact = list.get(i)!;
+        this.mujoco.mj_contactForce(this.model, this.data, i, force);
+        const result: Contact = {
+          dist: contact.dist,
+          pos: Array.from(contact.pos as Float64Array),
+          frame: Array.from(contact.frame as Float64Array),
+          geoms: [contact.geom1, contact.geom2],
+          force: Array.from(force.GetView() as Float64Array).slice(0, 3),
+        };
+        contact.delete();
+        return result;
+      });
+    } finally {
+      force.delete();
+      list.delete();
+    }
+  }
+}
