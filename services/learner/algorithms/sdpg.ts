@@ -22,6 +22,7 @@ import {
 } from "../configuration.ts";
 import { EpisodeMeter } from "../episodes.ts";
 import { copyParameters } from "../networks/parameters.ts";
+import { LAYER_NORM_EPS } from "../networks/mlp.ts";
 import { GaussianPolicy } from "../networks/policy.ts";
 import { ValueNetwork } from "../networks/value.ts";
 import { Phases } from "../phases.ts";
@@ -36,6 +37,7 @@ import {
   full,
   Generator,
   lambdaReturn,
+  mlpRegress,
   mseLoss,
   noGrad,
   randperm,
@@ -625,6 +627,7 @@ export class Sdpg implements Disposable {
     }
     targets = targets.reshape([-1]);
     scalars.critic_target_mean = targets.mean().item();
+    const usable = Number.isFinite(targets.abs().max().item());
 
     const lr = learningRate(critic.lr_schedule, this.epoch, {
       lr: critic.lr,
@@ -633,26 +636,21 @@ export class Sdpg implements Disposable {
     this.#criticOptimiser.lr = lr;
     const samples = critic.nominals_only ? T * N : T * E;
     const drawn = Math.max(1, Math.round(samples * critic.sample_share));
-    const parameters = trainable(this.#critic);
-    for (let pass = 0; pass < critic.passes; pass++) {
+    let skipped = usable ? 0 : critic.passes * Math.ceil(drawn / critic.batch);
+    for (let pass = 0; pass < critic.passes && usable; pass++) {
+      using _scope = scope();
       using generator = generatorFor(this.#seed, Purpose.Shuffle, this.epoch, pass);
-      const order = randperm(samples, generator);
-      for (let from = 0; from < drawn; from += critic.batch) {
-        using _scope = scope();
-        const batch = order.slice(0, from, Math.min(from + critic.batch, drawn));
-        const loss = mseLoss(
-          this.#critic.forward(states.indexSelect(0, batch)).reshape([-1]),
-          targets.indexSelect(0, batch),
-        );
-        this.#criticOptimiser.zeroGrad();
-        loss.backward();
-        const gradientNorm = clipGradNorm(parameters, critic.grad_norm);
-        if (Number.isFinite(gradientNorm)) this.#criticOptimiser.step();
-        else scalars.skipped_updates = (scalars.skipped_updates ?? 0) + 1;
-        scalars.critic_loss = loss.item();
-        scalars.critic_grad_norm = gradientNorm;
-      }
+      const order = randperm(samples, generator).slice(0, 0, drawn);
+      const result = mlpRegress(this.#criticOptimiser, states, targets, order, {
+        batchSize: critic.batch,
+        maxGradNorm: critic.grad_norm,
+        eps: LAYER_NORM_EPS,
+      });
+      skipped += Math.ceil(drawn / critic.batch) - result.steps;
+      scalars.critic_loss = result.loss;
+      scalars.critic_grad_norm = result.gradNorm;
     }
+    if (skipped > 0) scalars.skipped_updates = (scalars.skipped_updates ?? 0) + skipped;
     scalars.critic_lr = lr;
   }
 
