@@ -208,6 +208,8 @@ export class TrainingRun {
       let warning: string | undefined;
       const due = config.checkpoint.every > 0 && epoch % config.checkpoint.every === 0;
       this.wallTimeS += (performance.now() - started) / 1e3;
+      // What the checkpoint says is what this epoch reports: its writing counts to the next one.
+      const wallTimeS = this.wallTimeS;
       if (checkpoints !== undefined && (due || isBest)) {
         const start = performance.now();
         warning = await this.#save(isBest);
@@ -216,9 +218,9 @@ export class TrainingRun {
         this.wallTimeS += phases.checkpoint;
       }
 
-      yield { kind: "epoch", ...counters, ...report, scalars, phases, wallTimeS: this.wallTimeS };
+      yield { kind: "epoch", ...counters, ...report, scalars, phases, wallTimeS };
       if (evaluated !== undefined) {
-        yield { kind: "evaluation", ...counters, wallTimeS: this.wallTimeS, ...evaluated };
+        yield { kind: "evaluation", ...counters, wallTimeS, ...evaluated };
       }
       if (warning !== undefined) yield { kind: "warning", message: warning };
     }
