@@ -56,7 +56,9 @@ export function render(
   const lines: string[] = [];
   // Text is cut before it is coloured, so that no escape sequence is cut in half.
   const row = (label: string, text: string, style: (text: string) => string = (t) => t) =>
-    lines.push(dim(label.padEnd(16).slice(0, columns)) + style(text.slice(0, Math.max(0, columns - 16))));
+    lines.push(
+      dim(label.padEnd(16).slice(0, columns)) + style(text.slice(0, Math.max(0, columns - 16))),
+    );
 
   const goal = facts.epochs ? ` of ${facts.epochs}` : "";
   lines.push(
