@@ -2,7 +2,7 @@ import { create } from "@bufbuild/protobuf";
 import { type Observation, ObservationSchema } from "@proto/sdpg/task/v1/task_pb.ts";
 import { expect, test } from "vitest";
 import { ObservationStatistics, RunningStatistics } from "./statistics.ts";
-import { fromArray, Generator, randn, scope, zeros } from "./torch/mod.ts";
+import { fromArray, Generator, randn, scope, type Tensor, zeros } from "./torch/mod.ts";
 
 test("RunningStatistics.merge() of batches equals the moments of all samples", () => {
   const samples = [3, -1, 4, 1, -5, 9, 2, 6, 5, 3.5];
@@ -29,6 +29,26 @@ test("RunningStatistics starts at mean 0, variance 1 with a count of 1e-4", () =
   expect(statistics.variance[0]).toBeCloseTo(expected, 9);
 });
 
+/** Merges raw observations as the learner does: normalised by the frozen copy first. */
+function merge(
+  statistics: ObservationStatistics,
+  privileged: Tensor,
+  actor: Tensor,
+  members: number,
+  weighting: "all" | "nominal",
+) {
+  const frozen = statistics.freeze();
+  statistics.merge(
+    {
+      privileged: frozen.privileged.normalise(privileged),
+      actor: actor.shape[2] === 0 ? actor : frozen.actor.normalise(actor),
+    },
+    frozen,
+    members,
+    weighting,
+  );
+}
+
 const observation = (init: Partial<Observation>) => create(ObservationSchema, init as Observation);
 
 test("ObservationStatistics normalises each observation where it stands, or leaves it alone", () => {
@@ -42,7 +62,7 @@ test("ObservationStatistics normalises each observation where it stands, or leav
   using generator = new Generator(5n);
   const privileged = randn([2, 4, 3], generator).mul(3).add(1);
   const actor = randn([2, 2, 3], generator).sub(2);
-  statistics.merge(privileged, actor, 2, "all");
+  merge(statistics, privileged, actor, 2, "all");
   using frozen = statistics.freeze().privileged;
   using frozenActor = statistics.freeze().actor;
 
@@ -72,7 +92,7 @@ test("nominal weighting counts the first member of each group only", () => {
     observation({ name: "x", length: 1, privileged: true, normalise: true }),
   ]);
   const privileged = fromArray(Float32Array.from([1, 100, 3, 100]), [1, 4, 1]);
-  statistics.merge(privileged, zeros([1, 2, 0]), 2, "nominal");
+  merge(statistics, privileged, zeros([1, 2, 0]), 2, "nominal");
   using frozen = statistics.freeze().privileged;
   expect(Number(frozen.mean.toArray()[0])).toBeCloseTo(2, 3);
 });
@@ -82,11 +102,11 @@ test("load() of state() restores the statistics exactly", () => {
   const observations = [observation({ name: "x", length: 2, privileged: true, normalise: true })];
   const one = new ObservationStatistics(observations);
   using generator = new Generator(1n);
-  one.merge(randn([3, 8, 2], generator), zeros([3, 2, 0]), 4, "all");
+  merge(one, randn([3, 8, 2], generator), zeros([3, 2, 0]), 4, "all");
   const other = new ObservationStatistics(observations);
   other.load(one.state());
   const more = randn([3, 8, 2], generator);
-  for (const statistics of [one, other]) statistics.merge(more, zeros([3, 2, 0]), 4, "all");
+  for (const statistics of [one, other]) merge(statistics, more, zeros([3, 2, 0]), 4, "all");
   expect([...other.state()].map(([n, t]) => [n, t.toArray()])).toEqual(
     [...one.state()].map(([n, t]) => [n, t.toArray()]),
   );

@@ -67,13 +67,24 @@ export class Normaliser implements Disposable {
 
   /** x [..., W] float32 -> same shape; no clipping. */
   normalise(x: Tensor): Tensor {
-    return x.sub(this.mean).div(this.deviation);
+    return x.sub(this.mean).div_(this.deviation);
+  }
+
+  /** The same into `out`, which spares large segments their memory's first touch. */
+  normaliseInto(out: Tensor, x: Tensor): Tensor {
+    return out.copy_(x).sub_(this.mean).div_(this.deviation);
   }
 
   [Symbol.dispose]() {
     this.mean[Symbol.dispose]();
     this.deviation[Symbol.dispose]();
   }
+}
+
+/** Normalisers of what the critic and what the actor see. */
+export interface FrozenObservations {
+  readonly privileged: Normaliser;
+  readonly actor: Normaliser;
 }
 
 /** Which environments' observations count. */
@@ -116,21 +127,27 @@ export class ObservationStatistics {
   }
 
   /**
-   * Merges raw observations, slot by slot.
+   * Merges a segment's observations, slot by slot.
    *
-   * @param privileged [S, E, P] of every environment
-   * @param actor [S, N, O] of the nominals, for what only the actor sees
+   * @param observations normalised by `frozen`: privileged [S, E, P] of every environment, actor
+   *   [S, N, O] of the nominals, for what only the actor sees
    * @param members environments of a group; a group's nominal is its first
    */
-  merge(privileged: Tensor, actor: Tensor, members: number, weighting: StatisticsWeighting) {
+  merge(
+    observations: { readonly privileged: Tensor; readonly actor: Tensor },
+    frozen: FrozenObservations,
+    members: number,
+    weighting: StatisticsWeighting,
+  ) {
     using _scope = scope();
+    const { privileged, actor } = observations;
     const [slots, environments] = privileged.shape;
     const counted = weighting === "all"
       ? privileged
       : privileged.reshape([slots, environments / members, members, -1]).select(2, 0);
-    const seen = momentsOf(counted);
+    const seen = rawMoments(counted, frozen.privileged);
     const seenByActor = this.#keys.some((k) => k.privileged === undefined)
-      ? momentsOf(actor)
+      ? rawMoments(actor, frozen.actor)
       : undefined;
     for (let slot = 0; slot < slots; slot++) {
       for (const key of this.#keys) {
@@ -147,7 +164,7 @@ export class ObservationStatistics {
   }
 
   /** Constant normalisers of the present statistics. */
-  freeze(): { privileged: Normaliser; actor: Normaliser } {
+  freeze(): FrozenObservations {
     const gather = (width: number, columnOf: (key: Key) => number | undefined) => {
       const mean = new Float64Array(width);
       // Columns without statistics pass through unchanged.
@@ -185,13 +202,22 @@ export class ObservationStatistics {
   }
 }
 
-/** Column means and population variances of x [S, R, W] over R. */
-function momentsOf(x: Tensor) {
-  const [, rows, width] = x.shape;
-  return {
-    mean: x.mean(1).toArray() as Float32Array, // [S, W]
-    variance: x.var(1, { unbiased: false }).toArray() as Float32Array, // [S, W]
-    count: rows,
-    width,
-  };
+/**
+ * Column means and population variances over R of what z [S, R, W] was before it was normalised.
+ * Taken from z, whose columns are near mean 0 and variance 1, the mean square loses no precision.
+ */
+function rawMoments(z: Tensor, frozen: Normaliser) {
+  const [, count, width] = z.shape;
+  const shift = frozen.mean.toArray() as Float32Array;
+  const scale = frozen.deviation.toArray() as Float32Array;
+  const first = z.mean(1).toArray() as Float32Array; // [S, W]
+  const second = z.square().mean(1).toArray() as Float32Array; // [S, W]
+  const mean = new Float64Array(first.length);
+  const variance = new Float64Array(first.length);
+  for (let i = 0; i < first.length; i++) {
+    const column = i % width;
+    mean[i] = shift[column] + scale[column] * first[i];
+    variance[i] = scale[column] ** 2 * Math.max(0, second[i] - first[i] * first[i]);
+  }
+  return { mean, variance, count, width };
 }

@@ -222,8 +222,10 @@ export class TrainingError extends Error {
 
 /** What training reads of a finished segment, all of it constant. */
 interface Segment {
-  readonly observation: Tensor; // [T*N, O] normalised, nominals
-  readonly state: Tensor; // [T*E, P] normalised, before each step
+  readonly observations: Tensor; // [T+1, N, O] normalised, nominals
+  readonly states: Tensor; // [T+1, E, P] normalised
+  readonly observation: Tensor; // [T*N, O] of those, before each step
+  readonly state: Tensor; // [T*E, P] of those, before each step
   readonly reward: Tensor; // [T, E] scaled
   readonly successorValue: Tensor; // [T, E] target value of the un-reset successor, 0 if terminated
   readonly done: Tensor; // [T, E] uint8, 1 throughout the last row
@@ -254,6 +256,8 @@ export class Sdpg implements Disposable {
   readonly #statistics: ObservationStatistics;
   readonly #returnStatistics = new RunningStatistics(1);
   readonly #runningReturn: Tensor; // [E] discounted return of each environment so far
+  readonly #states: Tensor; // [T+1, E, P], normalised anew each epoch
+  readonly #successors: Tensor; // [T, E, P], likewise
   readonly #meter: EpisodeMeter;
   readonly #logStd: Float32Array; // behaviour log σ as sent, [A] or [T, N, A]
   readonly #mean: Float32Array; // [N*A] behaviour mean as sent
@@ -288,6 +292,8 @@ export class Sdpg implements Disposable {
 
     this.#statistics = new ObservationStatistics(program.observations);
     this.#runningReturn = zeros([sizes.environments]).persist();
+    this.#states = zeros(simulation.tensors.privileged.shape).persist();
+    this.#successors = zeros(simulation.tensors.privilegedSuccessor.shape).persist();
     this.#meter = new EpisodeMeter(sizes.nominals);
     const perState = config.actor.std === "state_dependent";
     this.#mean = new Float32Array(sizes.nominals * sizes.actions);
@@ -308,10 +314,10 @@ export class Sdpg implements Disposable {
     await phases.timeAsync("rollout", () => this.#rollout(frozen.actor, phases));
 
     const faults = this.#tally(scalars);
-    phases.time("statistics", () => this.#mergeStatistics());
     {
       using _scope = scope();
       const segment = phases.time("values", () => this.#read(frozen, scalars));
+      phases.time("statistics", () => this.#mergeStatistics(segment, frozen));
       phases.time("actor", () => this.#updateActor(segment, scalars));
       phases.time("critic", () => this.#updateCritic(segment, scalars));
     }
@@ -406,15 +412,17 @@ export class Sdpg implements Disposable {
     return faults;
   }
 
-  /** Raw observations of the segment into the live statistics (1.3, steps 3 and 11). */
-  #mergeStatistics() {
-    using _scope = scope();
-    const { tensors, sizes } = this.#simulation;
+  /** Observations of the segment into the live statistics (1.3, steps 3 and 11). */
+  #mergeStatistics(segment: Segment, frozen: FrozenNormalisers) {
+    const { sizes } = this.#simulation;
     const { weighting, count_boundary_once } = this.#config.statistics;
     const first = count_boundary_once && this.epoch > 0 ? 1 : 0;
     this.#statistics.merge(
-      tensors.privileged.slice(0, first, sizes.horizon + 1),
-      tensors.actor.slice(0, first, sizes.horizon + 1),
+      {
+        privileged: segment.states.slice(0, first, sizes.horizon + 1),
+        actor: segment.observations.slice(0, first, sizes.horizon + 1),
+      },
+      frozen,
       sizes.members,
       weighting,
     );
@@ -426,12 +434,11 @@ export class Sdpg implements Disposable {
     const { nominals: N, members: G, environments: E, horizon: T, actions: A } = sizes;
     const { critic } = this.#config;
 
-    const state = frozen.privileged.normalise(
-      tensors.privileged.slice(0, 0, T).reshape([T * E, -1]),
-    );
+    const states = frozen.privileged.normaliseInto(this.#states, tensors.privileged);
+    const observations = frozen.actor.normalise(tensors.actor);
     let value = this.#target.infer(
-      frozen.privileged.normalise(tensors.privilegedSuccessor.reshape([T * E, -1])),
-    ).reshape([T, E]);
+      frozen.privileged.normaliseInto(this.#successors, tensors.privilegedSuccessor),
+    );
     const largest = value.abs().max().item();
     scalars.value_abs_max = largest;
     if (!(largest <= critic.value_limit)) {
@@ -447,8 +454,10 @@ export class Sdpg implements Disposable {
     const done = tensors.done.clone();
     done.select(0, T - 1).fill_(1);
     return {
-      observation: frozen.actor.normalise(tensors.actor.slice(0, 0, T).reshape([T * N, -1])),
-      state,
+      observations,
+      states,
+      observation: observations.slice(0, 0, T).reshape([T * N, -1]),
+      state: states.slice(0, 0, T).reshape([T * E, -1]),
       reward: this.#scaleRewards(frozen.returnDeviation),
       successorValue: where(tensors.terminated.ne(0), 0, value),
       done,
@@ -740,7 +749,9 @@ export class Sdpg implements Disposable {
       ]
     ) optimiser[Symbol.dispose]();
     this.#logTemperature[Symbol.dispose]();
-    this.#runningReturn[Symbol.dispose]();
+    for (const tensor of [this.#runningReturn, this.#states, this.#successors]) {
+      tensor[Symbol.dispose]();
+    }
   }
 }
 
