@@ -33,7 +33,7 @@ export interface RegressionResult {
   lastLoss: number;
   /** Mean over mini-batches of the gradient's global norm before clipping. */
   gradNorm: number;
-  /** Adam steps taken. */
+  /** Adam steps taken: one a mini-batch, except those whose gradient was not finite, which are left out of everything. */
   steps: number;
 }
 

@@ -269,8 +269,8 @@ void mlp_regress(Arguments& a) {
   std::vector<double> losses(std::max(most_tiles, 1));
 
   double loss_sum = 0, last_loss = 0, norm_sum = 0;
-  int64_t steps = 0;
-  for (int64_t start = 0; start < samples; start += batch, ++steps) {
+  int64_t steps = 0, seen = 0;
+  for (int64_t start = 0; start < samples; start += batch) {
     const int64_t here = std::min(batch, samples - start);
     const int32_t tiles = static_cast<int32_t>((here + tile_rows - 1) / tile_rows);
     workers::run(tiles, [&](int32_t tile, int32_t thread) {
@@ -282,11 +282,6 @@ void mlp_regress(Arguments& a) {
                           scratch.data() + floats * thread);
     });
     k.sum_parts(parts.data(), tiles, stride, size, gradient.data());
-    last_loss = 0;
-    for (int32_t tile = 0; tile < tiles; ++tile) last_loss += losses[tile];
-    loss_sum += last_loss;
-    last_loss /= static_cast<double>(here);
-
     double squares = 0;
     size_t offset = 0;
     for (const at::Tensor& p : parameters) {
@@ -294,7 +289,15 @@ void mlp_regress(Arguments& a) {
       offset += p.numel();
     }
     const double norm = std::sqrt(squares);
+    // One bad sample must not reach the parameters: its mini-batch is left out, and the caller sees fewer steps.
+    if (!std::isfinite(norm)) continue;
+    ++steps;
+    seen += here;
     norm_sum += norm;
+    last_loss = 0;
+    for (int32_t tile = 0; tile < tiles; ++tile) last_loss += losses[tile];
+    loss_sum += last_loss;
+    last_loss /= static_cast<double>(here);
     if (max_norm > 0) {
       const double factor = clip_scale(norm, max_norm);
       if (factor < 1) k.scale(gradient.data(), size, static_cast<float>(factor));
@@ -310,7 +313,7 @@ void mlp_regress(Arguments& a) {
   }
   // Autograd must know that the values it may have saved are gone.
   for (at::Tensor& p : parameters) p.unsafeGetTensorImpl()->bump_version();
-  a.numbers[0] = samples > 0 ? loss_sum / static_cast<double>(samples) : 0;
+  a.numbers[0] = seen > 0 ? loss_sum / static_cast<double>(seen) : 0;
   a.numbers[1] = last_loss;
   a.numbers[2] = steps > 0 ? norm_sum / static_cast<double>(steps) : 0;
   a.numbers[3] = static_cast<double>(steps);

@@ -17,7 +17,8 @@ void mlp_forward(Arguments& a);
 // Tensors: x [B, D], target [B], order int64 [n] (rows of x, each mini-batch the next so many), then n parameters, n first
 // moments, n second moments; they are changed in place.
 // Numbers: ε of LayerNorm, batch size, largest gradient norm (0: no clipping), lr, β1, β2, ε, weight decay, first step.
-// Answers numbers: mean loss of the pass, loss of the last mini-batch, mean gradient norm before clipping, steps taken.
+// Answers numbers: mean loss of the pass, loss of the last mini-batch, mean gradient norm before clipping, steps taken;
+// a mini-batch whose gradient is not finite takes no step and counts nowhere.
 void mlp_regress(Arguments& a);
 
 }  // namespace sdpg
