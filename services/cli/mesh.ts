@@ -189,6 +189,8 @@ export interface Mesh {
   owned: boolean;
   /** Settles when a service ends that was not asked to. */
   dead: Promise<DeadService>;
+  /** Where the logs of own services are, until a run takes them; the next command sweeps them. */
+  logs: string;
   /** Moves the logs of own services into a run's folder, where they stay. */
   keepLogs(directory: string): void;
   /** Stops what belongs to this process, in reverse order. */
@@ -235,10 +237,6 @@ async function start(options: MeshOptions, progress: (line: string) => void): Pr
       await stopService(entry, graceMs[entry.service as keyof typeof graceMs]);
     }
     await telemetry?.release();
-    // Logs that no run has taken (an evaluation, a refused start) are of no further use.
-    for (const { log } of started) {
-      if (log?.startsWith(logs)) await Deno.remove(log).catch(() => {});
-    }
   };
   try {
     const telemetryStarts = leaseTelemetry(home);
@@ -286,6 +284,7 @@ async function start(options: MeshOptions, progress: (line: string) => void): Pr
       closing: closing.signal,
       owned: !keep,
       dead: firstDeath(services, closing.signal),
+      logs,
       keepLogs(directory) {
         for (const entry of keep ? [] : started) {
           const kept = join(directory, `${entry.service}.log`);
@@ -332,6 +331,7 @@ async function attach(home: string): Promise<Mesh | undefined> {
     closing: closing.signal,
     owned: false,
     dead: firstDeath(services, closing.signal),
+    logs: join(home, "logs"),
     keepLogs() {},
     async close() {
       closing.abort();

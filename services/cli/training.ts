@@ -83,13 +83,14 @@ async function start(
   } catch (error) {
     mesh.learner.$close();
     await mesh.close();
-    throw plainly(error);
+    throw plainly(error, mesh);
   }
 }
 
 /** A refusal of the learner as wrong usage or as a failure, by its status code. */
-export function plainly(error: unknown): unknown {
+export function plainly(error: unknown, mesh: Mesh): unknown {
   if (!(error instanceof RpcError)) return error;
+  if (error.code === Code.INTERNAL) return new CliError(`${error.message}: ${mesh.logs}`);
   const usage = [Code.INVALID_ARGUMENT, Code.NOT_FOUND, Code.ALREADY_EXISTS] as number[];
   return usage.includes(error.code) ? new UsageError(error.message) : new CliError(error.message);
 }
@@ -160,7 +161,7 @@ async function follow(
     await resources.stop();
   }
   if (outcome instanceof Error) {
-    throw outcome instanceof RpcError ? plainly(outcome) : outcome;
+    throw outcome instanceof RpcError ? plainly(outcome, mesh) : outcome;
   }
   report.done(outcome!);
   log.done(outcome!);

@@ -79,7 +79,7 @@ export const evaluate = verb({
       }
       return 0;
     } catch (error) {
-      throw plainly(error);
+      throw plainly(error, mesh);
     } finally {
       mesh.learner.$close();
       await mesh.close();
