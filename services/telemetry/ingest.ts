@@ -208,7 +208,7 @@ class Known {
   async #storedScalars(runId: string, doubtful: Row[]): Promise<Set<string>> {
     if (doubtful.length === 0) return new Set();
     const iterations = doubtful.map(({ iteration }) => iteration);
-    const found = await this.#store.rows<{ iteration: string; name: string }>(
+    const found = await this.#store.rows<{ iteration: number | string; name: string }>(
       "SELECT iteration, name FROM scalars WHERE run_id = {run:String} " +
         "AND name IN ({names:Array(String)}) " +
         "AND iteration BETWEEN {from:UInt64} AND {to:UInt64}",
@@ -226,7 +226,7 @@ class Known {
   async #freshEvaluations(table: "evaluations" | "episodes", rows: Row[]): Promise<Row[]> {
     const stored = new Map<string, Set<number>>();
     for (const [runId, own] of Map.groupBy(rows, ({ runId }) => runId)) {
-      const found = await this.#store.rows<{ iteration: string }>(
+      const found = await this.#store.rows<{ iteration: number | string }>(
         `SELECT DISTINCT iteration FROM ${table} WHERE run_id = {run:String} ` +
           "AND iteration IN ({iterations:Array(UInt64)})",
         { run: runId, iterations: [...new Set(own.map(({ iteration }) => iteration))] },
@@ -278,7 +278,10 @@ class Known {
 
   /** Highest number among the rows of a query, -1 where there are none. */
   async #number1(sql: string, parameters: Record<string, string>): Promise<number> {
-    const [{ n, c }] = await this.#store.rows<{ n: string; c: string }>(sql, parameters);
+    const [{ n, c }] = await this.#store.rows<{ n: number | string; c: number | string }>(
+      sql,
+      parameters,
+    );
     return Number(c) === 0 ? -1 : Number(n);
   }
 }

@@ -4,7 +4,7 @@
 
 import { join } from "node:path";
 import { createClient } from "@clickhouse/client";
-import { Session } from "chdb";
+import { drainPending, Session } from "chdb";
 import { createChdbConnection } from "chdb/connection";
 
 /** Database of all our tables. */
@@ -32,7 +32,7 @@ export interface Store {
   readonly version: string;
   /** Runs one statement that returns nothing. */
   command(sql: string): Promise<void>;
-  /** Rows of a query of our own, one object each. 64-bit integers come as strings. */
+  /** Rows of a query of our own, one object each. 64-bit integers come as numbers or strings. */
   rows<T>(sql: string, parameters?: Record<string, unknown>): Promise<T[]>;
   /** Inserts rows (values in the order of `columns`) as one block: all of them or none. */
   insert(table: string, columns: readonly string[], rows: Cell[][]): Promise<void>;
@@ -92,24 +92,48 @@ const engineConfiguration = {
   max_server_memory_usage: 768 << 20,
 };
 
+/** Questions the embedded engine works on at the same time; more wait. */
+const readerCount = 2;
+
 class EmbeddedStore implements Store {
   readonly place: string;
   version = "";
-  #writer: Session;
-  #reader: Session;
-  #client: ReturnType<typeof createClient>;
+  #engine: string[];
+  /** Keeps the engine set up while connections come and go. */
+  #base: Session;
+  #writer: Connection<ReturnType<typeof createClient>>;
+  #readers: Connection<Session>[];
+  #nextReader = 0;
 
   constructor(directory: string) {
     this.place = directory;
     Deno.mkdirSync(directory, { recursive: true, mode: 0o700 });
     const configuration = join(directory, "engine.xml");
     Deno.writeTextFileSync(configuration, xmlOf(engineConfiguration), { mode: 0o600 });
-    const engine = [`--config-file=${configuration}`, "--max_threads=1", "--max_insert_threads=1"];
-    // The first session sets the engine up; the client's connection then finds it running.
-    this.#writer = new Session(directory, { connectionArgs: engine });
-    this.#reader = new Session(directory, {
+    this.#engine = [`--config-file=${configuration}`, "--max_threads=1", "--max_insert_threads=1"];
+    this.#base = new Session(directory, { connectionArgs: this.#engine });
+    this.#writer = new Connection(() => this.#openWriter(), (client) => client.close());
+    this.#readers = Array.from(
+      { length: readerCount },
+      () => new Connection(() => this.#openReader(), (session) => session.close()),
+    );
+  }
+
+  async #openWriter() {
+    const client = createClient(
+      {
+        connection: createChdbConnection({ path: this.place }),
+      } as unknown as Parameters<typeof createClient>[0],
+    );
+    await client.command({ query: `CREATE DATABASE IF NOT EXISTS ${databaseName}` });
+    await client.command({ query: `USE ${databaseName}` });
+    return client;
+  }
+
+  async #openReader() {
+    const session = new Session(this.place, {
       connectionArgs: [
-        ...engine,
+        ...this.#engine,
         // Level 1 refuses writes, changes of settings, and table functions that leave the store.
         "--readonly=1",
         "--allow_introspection_functions=0",
@@ -117,40 +141,38 @@ class EmbeddedStore implements Store {
         ...Object.entries(questionLimits).map(([name, value]) => `--${name}=${value}`),
       ],
     });
-    this.#client = createClient(
-      {
-        connection: createChdbConnection({ path: directory }),
-      } as unknown as Parameters<typeof createClient>[0],
-    );
+    await session.queryAsync(`USE ${databaseName}`);
+    return session;
   }
 
   async start(): Promise<void> {
-    await this.command(`CREATE DATABASE IF NOT EXISTS ${databaseName}`);
-    await this.command(`USE ${databaseName}`);
-    await this.#reader.queryAsync(`USE ${databaseName}`);
     [{ version: this.version }] = await this.rows<{ version: string }>(
       "SELECT version() AS version",
     );
   }
 
   async command(sql: string): Promise<void> {
-    await translated(this.#client.command({ query: sql }));
+    await translated(this.#writer.use((client) => client.command({ query: sql })));
   }
 
   async rows<T>(sql: string, parameters?: Record<string, unknown>): Promise<T[]> {
-    return await translated(query<T>(this.#client, sql, parameters));
+    return await translated(this.#writer.use((client) => query<T>(client, sql, parameters)));
   }
 
   async insert(table: string, columns: readonly string[], rows: Cell[][]): Promise<void> {
-    await translated(insertRows(this.#client, table, columns, rows));
+    await translated(this.#writer.use((client) => insertRows(client, table, columns, rows)));
   }
 
   async ask({ sql, format, parameters }: Question): Promise<Answer> {
+    const free = this.#readers.find(({ idle }) => idle) ??
+      this.#readers[this.#nextReader++ % readerCount];
     const bound = Object.keys(parameters).length > 0;
     const result = await translated(
-      bound
-        ? this.#reader.queryBindAsync(sql, parameters, { format })
-        : this.#reader.queryAsync(sql, { format }),
+      free.use((session) =>
+        bound
+          ? session.queryBindAsync(sql, parameters, { format })
+          : session.queryAsync(sql, { format })
+      ),
     );
     return {
       bytes: result.bytes(),
@@ -161,9 +183,61 @@ class EmbeddedStore implements Store {
   }
 
   async close(): Promise<void> {
-    await this.#client.close();
-    this.#reader.close();
-    this.#writer.close();
+    for (const connection of [...this.#readers, this.#writer]) await connection.close();
+    this.#base.close();
+    await drainPending();
+  }
+}
+
+/**
+ * A connection to the engine that is used by one call at a time and replaced after a failed one: chDB
+ * (3.4.0) keeps what a failing query had already put out and begins the next answer of the same
+ * connection with it.
+ */
+class Connection<C> {
+  #open: () => Promise<C>;
+  #close: (connection: C) => void | Promise<void>;
+  #current: C | undefined;
+  #last: Promise<unknown> = Promise.resolve();
+  #users = 0;
+
+  constructor(open: () => Promise<C>, close: (connection: C) => void | Promise<void>) {
+    this.#open = open;
+    this.#close = close;
+  }
+
+  get idle(): boolean {
+    return this.#users === 0;
+  }
+
+  /** Runs `work` when the calls before it are done. */
+  use<T>(work: (connection: C) => Promise<T>): Promise<T> {
+    this.#users++;
+    const run = async () => {
+      try {
+        this.#current ??= await this.#open();
+        return await work(this.#current);
+      } catch (error) {
+        await this.#discard();
+        throw error;
+      } finally {
+        this.#users--;
+      }
+    };
+    const result = this.#last.then(run, run);
+    this.#last = result.catch(() => {});
+    return result;
+  }
+
+  async close(): Promise<void> {
+    await this.#last;
+    await this.#discard();
+  }
+
+  async #discard(): Promise<void> {
+    const connection = this.#current;
+    this.#current = undefined;
+    if (connection !== undefined) await this.#close(connection);
   }
 }
 
@@ -333,10 +407,10 @@ function engineError(error: unknown): EngineError | undefined {
   const prefix = `Code: ${number}. DB::Exception: `;
   while (text.startsWith(prefix)) text = text.slice(prefix.length);
   // A nested exception repeats its name and the version at the end.
-  text = text.replace(
-    /(?: \(([A-Z_0-9]+)\))(?: \(version [^)]*\))?(?: \(\1\)(?: \(version [^)]*\))?)*$/,
-    " ($1)",
-  );
+  text = text.replace(/(?:\.? \([A-Z_0-9]+\)| \(version [^)]*\))+\s*$/, (ending) => {
+    const names = ending.match(/\([A-Z_0-9]+\)/g);
+    return names === null ? "" : `. ${names[0]}`;
+  }).replace(/\.\. \(/, ". (");
   if (type && !text.endsWith(`(${type})`)) text = `${text.trimEnd()} (${type})`;
   return new EngineError(number, prefix + text, { cause: error });
 }

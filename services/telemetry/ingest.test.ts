@@ -1,0 +1,312 @@
+// Exactly one row, whatever is sent again: against the real engine, in this process.
+
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { decodeLogs, encodeLogs, type LogEvent, MalformedOtlp } from "@sdpg/common/otlp.ts";
+import { Busy, Ingest } from "./ingest.ts";
+import { migrate, type Migration, readMigrations, splitStatements } from "./migrate.ts";
+import { rowsOf, studentT975, summary } from "./rows.ts";
+import { openEmbedded, type Store } from "./store.ts";
+
+let directory: string;
+let store: Store;
+beforeAll(async () => {
+  directory = Deno.makeTempDirSync({ prefix: "sdpg-ingest-" });
+  store = await openEmbedded(`${directory}/store`);
+  await migrate(store, readMigrations());
+});
+afterAll(async () => {
+  await store.close();
+  Deno.removeSync(directory, { recursive: true });
+});
+
+let clock = 1_700_000_000_000_000_000n;
+const iteration = (runId: string, n: number, scalars: Record<string, number>): LogEvent => ({
+  eventName: "rl.iteration",
+  timeUnixNano: clock++,
+  attributes: {
+    "rl.run.id": runId,
+    "rl.iteration": BigInt(n),
+    "rl.env_steps.nominal": BigInt(n * 64),
+    "rl.env_steps.total": BigInt(n * 4096),
+    "rl.images": 0n,
+    "rl.wall_time": n / 2,
+    "rl.gpu_seconds": 0,
+    "rl.scalars": scalars,
+  },
+});
+const state = (runId: string, sequence: number, name: string, more = {}): LogEvent => ({
+  eventName: "rl.run",
+  timeUnixNano: clock++,
+  attributes: {
+    "rl.run.id": runId,
+    "rl.sequence": BigInt(sequence),
+    "rl.run.state": name,
+    ...more,
+  },
+});
+const rows = (events: LogEvent[], source = "sender-1") =>
+  rowsOf(decodeLogs(JSON.parse(encodeLogs({ "service.instance.id": source }, events))));
+const one = async (sql: string) => (await store.rows<Record<string, unknown>>(sql))[0];
+const ingest = (limits = {}) => new Ingest(store, { intervalMs: 0, ...limits });
+
+describe("scalars", () => {
+  test("the same request twice is stored once", async () => {
+    const service = ingest();
+    const events = [1, 2, 3].map((n) => iteration("twice", n, { a: n, b: -n }));
+    await service.add(rows(events));
+    await service.add(rows(events));
+    await service.stop();
+    expect(service.counts).toMatchObject({ stored: 6, repeated: 6 });
+    expect(await one("SELECT count() AS n, sum(value) AS s FROM scalars WHERE run_id = 'twice'"))
+      .toEqual({ n: 6, s: 0 });
+  });
+  test("a replay after a resume keeps the first rows and adds only what is new", async () => {
+    const first = ingest();
+    await first.add(rows([1, 2, 3, 4, 5].map((n) => iteration("replay", n, { a: n }))));
+    await first.stop();
+    const second = ingest(); // another process: nothing remembered but the store
+    const again = [3, 4, 5, 6].map((n) => iteration("replay", n, { a: n + 100, late: n }));
+    await second.add(rows(again));
+    await second.stop();
+    expect(
+      await one(
+        "SELECT groupArray(value) AS v FROM (SELECT value FROM scalars WHERE run_id = 'replay' " +
+          "AND name = 'a' ORDER BY iteration)",
+      ),
+    ).toEqual({ v: [1, 2, 3, 4, 5, 106] });
+    expect(await one("SELECT count() AS n FROM scalars WHERE run_id = 'replay' AND name = 'late'"))
+      .toEqual({ n: 4 });
+  });
+  test("repetitions within one request and across requests that wait together are stored once", async () => {
+    const service = ingest({ intervalMs: 50 });
+    await service.add(rows([iteration("warm", 1, { a: 0 })]));
+    const same = iteration("together", 1, { a: 1 });
+    await Promise.all([service.add(rows([same, same])), service.add(rows([same]))]);
+    await service.stop();
+    expect(await one("SELECT count() AS n FROM scalars WHERE run_id = 'together'"))
+      .toEqual({ n: 1 });
+  });
+  test("late iterations are welcome and keep their place", async () => {
+    const service = ingest();
+    await service.add(rows([iteration("late", 10, { a: 10 })]));
+    await service.add(rows([iteration("late", 3, { a: 3 })]));
+    await service.stop();
+    expect(
+      await one(
+        "SELECT groupArray(iteration) AS i FROM (SELECT iteration FROM scalars " +
+          "WHERE run_id = 'late' ORDER BY iteration)",
+      ),
+    ).toEqual({ i: [3, 10] });
+  });
+  test("an insert whose answer is lost is neither lost nor doubled", async () => {
+    let lose = true;
+    const losing: Store = new Proxy(store, {
+      get(target, name) {
+        if (name !== "insert") {
+          const member = Reflect.get(target, name);
+          return typeof member === "function" ? member.bind(target) : member;
+        }
+        return async (...args: Parameters<Store["insert"]>) => {
+          await target.insert(...args);
+          if (lose) throw new Error("connection reset"); // after the commit
+        };
+      },
+    });
+    const service = new Ingest(losing, { intervalMs: 0 });
+    const events = [iteration("ambiguous", 1, { a: 1 }), iteration("ambiguous", 2, { a: 2 })];
+    await expect(service.add(rows(events))).rejects.toThrow("connection reset");
+    lose = false;
+    await service.add(rows([...events, iteration("ambiguous", 3, { a: 3 })]));
+    await service.stop();
+    expect(
+      await one("SELECT count() AS n, sum(value) AS s FROM scalars WHERE run_id = 'ambiguous'"),
+    )
+      .toEqual({ n: 3, s: 6 });
+  });
+  test("values that JSON cannot hold arrive as they are", async () => {
+    const service = ingest();
+    await service.add(
+      rows([iteration("words", 1, { a: NaN, b: Infinity, c: -Infinity, d: 5e-324, e: 0.1 })]),
+    );
+    await service.stop();
+    expect(
+      await one(
+        "SELECT groupArray(toString(value)) AS v FROM (SELECT value FROM scalars " +
+          "WHERE run_id = 'words' ORDER BY name)",
+      ),
+    ).toEqual({ v: ["nan", "inf", "-inf", "5e-324", "0.1"] });
+  });
+});
+
+describe("other tables", () => {
+  test("an evaluation is one row with its episodes, however often it is sent", async () => {
+    const service = ingest();
+    const evaluation: LogEvent = {
+      ...iteration("evaluated", 7, {}),
+      eventName: "rl.evaluation",
+    };
+    evaluation.attributes["rl.scalars"] = undefined;
+    evaluation.attributes["rl.returns"] = [10, 20, 30];
+    evaluation.attributes["rl.lengths"] = [1n, 2n, 3n];
+    await service.add(rows([evaluation]));
+    await service.add(rows([evaluation]));
+    await service.stop();
+    expect(
+      await one(
+        "SELECT count() AS n, any(episodes) AS e, any(return_mean) AS m, any(return_std) AS s, " +
+          "any(length_mean) AS l FROM evaluations WHERE run_id = 'evaluated'",
+      ),
+    ).toEqual({ n: 1, e: 3, m: 20, s: 10, l: 2 });
+    expect(
+      await one("SELECT count() AS n, sum(return) AS r FROM episodes WHERE run_id = 'evaluated'"),
+    ).toEqual({ n: 3, r: 60 });
+  });
+  test("states keep their order of arrival; a run shows its newest and what was known before", async () => {
+    const service = ingest();
+    await service.add(rows([
+      state("states", 1, "started", { "rl.task": "hopper", "rl.seed": (1n << 64n) - 1n }),
+      state("states", 2, "running"),
+    ]));
+    const again = ingest(); // after a restart
+    const failed = state("states", 3, "failed", { "rl.reason": "gpu-sim is gone" });
+    await again.add(rows([state("states", 2, "running"), failed]));
+    await again.add(rows([state("states", 1, "running")], "sender-2")); // resumed by a new process
+    await Promise.all([service.stop(), again.stop()]);
+    expect(
+      await one(
+        "SELECT groupArray(state) AS s FROM (SELECT state FROM run_states " +
+          "WHERE run_id = 'states' ORDER BY position)",
+      ),
+    ).toEqual({ s: ["started", "running", "failed", "running"] });
+    expect(
+      await one(
+        "SELECT task, toString(seed) AS seed, state, reason FROM runs WHERE run_id = 'states'",
+      ),
+    ).toEqual({ task: "hopper", seed: "18446744073709551615", state: "running", reason: "" });
+  });
+});
+
+describe("limits", () => {
+  test("a full queue refuses with Busy and takes rows again when there is room", async () => {
+    const service = ingest({ maxWaitingRows: 3, intervalMs: 20 });
+    const events = (n: number) => rows([iteration(`full-${n}`, 1, { a: 1, b: 2 })]);
+    const first = service.add(events(1));
+    await expect(service.add(events(2))).rejects.toBeInstanceOf(Busy);
+    await first;
+    await service.add(events(2));
+    await service.stop();
+    await expect(service.add(events(3))).rejects.toBeInstanceOf(Busy);
+    expect(await one("SELECT count() AS n FROM scalars WHERE run_id LIKE 'full-%'"))
+      .toEqual({ n: 4 });
+  });
+});
+
+describe("rowsOf() refuses", () => {
+  const good = () => iteration("good", 1, { a: 1 });
+  const cases: [string, LogEvent, RegExp][] = [
+    ["an unknown event", { ...good(), eventName: "rl.iteratoin" }, /unknown event.*"rl.iteration"/],
+    [
+      "a run name that is a path",
+      withAttribute("rl.run.id", "../etc"),
+      /rl\.run\.id, came \.\.\/etc/,
+    ],
+    ["a missing axis", withAttribute("rl.wall_time", undefined), /rl\.wall_time, came nothing/],
+    ["a negative iteration", withAttribute("rl.iteration", -1n), /rl\.iteration, came -1/],
+    ["a fraction of a step", withAttribute("rl.env_steps.total", 1.5), /came 1\.5/],
+    ["a wall time that is no number", withAttribute("rl.wall_time", NaN), /finite number/],
+    ["scalars that are no map", withAttribute("rl.scalars", 3), /kvlistValue/],
+    ["no scalars", withAttribute("rl.scalars", {}), /1 to 2000 values/],
+    ["a scalar that is a text", withAttribute("rl.scalars", { a: "1" }), /a number for "a"/],
+    ["an unknown state", state("good", 1, "paused"), /one of started, running/],
+    ["a state without sequence", state("good", 0, "done"), /rl\.sequence/],
+  ];
+  function withAttribute(name: string, value: LogEvent["attributes"][string]): LogEvent {
+    const event = good();
+    return { ...event, attributes: { ...event.attributes, [name]: value } };
+  }
+  test.each(cases)("%s", (_, event, reason) => {
+    expect(() => rows([good(), event])).toThrow(reason);
+    expect(() => rows([good(), event])).toThrow(MalformedOtlp);
+  });
+  test.each([
+    ["a list", []],
+    ["no lists inside", { resourceLogs: 3 }],
+    ["a record without time", logs([{ eventName: "rl.run" }])],
+    ["a time that is a fraction", logs([{ eventName: "rl.run", timeUnixNano: "1.5" }])],
+    [
+      "an attribute twice",
+      logs([record([pair("a", { intValue: 1 }), pair("a", { intValue: 1 })])]),
+    ],
+    ["two types in one value", logs([record([pair("a", { intValue: 1, stringValue: "" })])])],
+    ["an integer that is none", logs([record([pair("a", { intValue: "1e3" })])])],
+    ["a double that is a word", logs([record([pair("a", { doubleValue: "nan?" })])])],
+  ])("%s", (_, body) => {
+    expect(() => decodeLogs(body)).toThrow(MalformedOtlp);
+  });
+  function logs(logRecords: unknown[]) {
+    return { resourceLogs: [{ scopeLogs: [{ logRecords }] }] };
+  }
+  function record(attributes: unknown[]) {
+    return { eventName: "rl.run", timeUnixNano: "1", attributes };
+  }
+  function pair(key: string, value: unknown) {
+    return { key, value };
+  }
+  test("a name such as __proto__ is only a name", () => {
+    const decoded = decodeLogs(logs([record([pair("__proto__", { stringValue: "x" })])]));
+    expect(Object.keys(decoded[0].attributes)).toEqual(["__proto__"]);
+    expect(({} as Record<string, unknown>).x).toBeUndefined();
+  });
+});
+
+describe("migrate()", () => {
+  test("is done once and leaves a migrated store alone", async () => {
+    expect(await migrate(store, readMigrations())).toBe(readMigrations().length);
+    expect(await one("SELECT count() AS n FROM schema_version"))
+      .toEqual({ n: readMigrations().length });
+  });
+  test("applies a new migration, again after a cut, and refuses a store that is newer", async () => {
+    const known = readMigrations();
+    const next: Migration = {
+      version: known.length + 1,
+      name: "later",
+      statements: ["CREATE TABLE IF NOT EXISTS later (a UInt8) ENGINE = MergeTree ORDER BY a"],
+    };
+    const cut: Migration = { ...next, statements: [...next.statements, "SELECT throwIf(1)"] };
+    await expect(migrate(store, [...known, cut])).rejects.toThrow(/FUNCTION_THROW_IF/);
+    expect(await migrate(store, [...known, next])).toBe(next.version);
+    await expect(migrate(store, known)).rejects.toThrow(
+      `it has schema version ${next.version}, this checkout knows ${known.length}; update the checkout`,
+    );
+    await store.command("DROP TABLE later");
+    await store.command(`DELETE FROM schema_version WHERE version = ${next.version}`);
+  });
+  test("splitStatements() drops comments and keeps semicolons inside a line", () => {
+    expect(splitStatements("-- a; b\nSELECT ';x';\n  -- c\nSELECT\n 2;\n")).toEqual([
+      "SELECT ';x'",
+      "SELECT\n 2",
+    ]);
+  });
+});
+
+describe("summary()", () => {
+  test("agrees with a table of Student's t", () => {
+    const table: [number, number][] = [
+      [1, 12.706],
+      [2, 4.303],
+      [3, 3.182],
+      [4, 2.776],
+      [7, 2.365],
+      [
+        15,
+        2.131,
+      ],
+      [30, 2.042],
+      [100, 1.984],
+    ];
+    for (const [df, t] of table) expect(studentT975(df) / t).toBeCloseTo(1, 2);
+  });
+  test("a single value has no spread", () => {
+    expect(summary([4])).toEqual({ mean: 4, std: NaN, ci95: NaN });
+  });
+});
