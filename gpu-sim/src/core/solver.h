@@ -323,7 +323,10 @@ std::uint32_t solve(Scratch<P>& s) {
     s.limits[l].pushing = 0;
   }
 
-  const bool exact = s.k.tolerance == T(0);
+  // A full step that changed nothing has reached the minimum up to rounding. In float32, and where
+  // an exact minimum is asked for, one more such step (with the same factors) removes what rounding
+  // left.
+  const bool refine = sizeof(T) == 4 || s.k.tolerance == T(0);
   // A step this small against the energy above is rounding.
   constexpr T noise = sizeof(T) == 4 ? T(1e-12) : T(1e-30);
   update_forces(s);
@@ -366,9 +369,7 @@ std::uint32_t solve(Scratch<P>& s) {
       limit.residual = select(moves, limit.residual + step * limit.slope, limit.residual);
     }
     refactor = update_forces(s);
-    // The minimum is reached; asked for an exact one, a second such step removes what rounding
-    // left.
-    const std::uint32_t done = exact ? unchanged & settled : unchanged;
+    const std::uint32_t done = refine ? unchanged & settled : unchanged;
     settled = unchanged;
     active &= ~done;
   }
