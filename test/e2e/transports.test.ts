@@ -1,0 +1,113 @@
+// The same training over both gRPC transports and with the core called in this process, with one and
+// two threads on either side: the same bits.
+
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { presets } from "../../services/learner/presets.ts";
+import { configureTraining, TrainingRun } from "../../services/learner/run.ts";
+import type { BatchOptions, Simulation } from "../../services/learner/simulation.ts";
+import { simulateOverGrpc } from "../../services/learner/simulation_grpc.ts";
+import { simulateInProcess } from "../../services/learner/simulation_in_process.ts";
+import { liveTensors, setNumThreads } from "../../services/learner/torch/mod.ts";
+import { loadTask, type Task } from "@sdpg/tasks/mod.ts";
+import { type Service, startSimulator } from "./resume_processes.ts";
+
+const settings = {
+  nominals: "6",
+  auxiliaries: "7",
+  horizon: "16",
+  "actor.warmup_epochs": "4",
+  "critic.batch": "256",
+  "evaluation.every": "3",
+  "evaluation.episodes": "5",
+};
+
+const servers: Service[] = [];
+const tasks = new Map<string, Task>();
+beforeAll(async () => {
+  servers.push(await startSimulator(1), await startSimulator(2));
+  for (const name of ["hopper", "walker"]) tasks.set(name, await loadTask(name));
+});
+afterAll(() => Promise.all(servers.map((server) => server.stop())));
+
+/** Hash and timeless events of six epochs. */
+async function train(
+  task: string,
+  threads: number,
+  simulate: (batch: BatchOptions) => Simulation | Promise<Simulation>,
+) {
+  setNumThreads(threads);
+  const before = liveTensors();
+  const run = await TrainingRun.start({
+    task: tasks.get(task)!,
+    config: configureTraining(presets.cpu[task], settings),
+    seed: 7n,
+    simulate,
+    epochs: 6,
+    seconds: 0,
+  });
+  const values: unknown[] = [];
+  let hash = "";
+  for await (const event of run.events()) {
+    if (event.kind === "done") hash = event.stateHash;
+    if (event.kind === "epoch") values.push({ ...event.scalars, live_tensors: 0 });
+    if (event.kind === "evaluation") values.push(event.returns, event.rewardTerms);
+  }
+  await run.close();
+  expect(liveTensors()).toBe(before);
+  return { hash, values };
+}
+
+const grpc = (server: number, transport: "shared_memory" | "inline") => (batch: BatchOptions) =>
+  simulateOverGrpc(batch, { address: servers[server].address, transport });
+
+test.each(["hopper", "walker"])(
+  "%s: shared memory, inline chunks and in-process agree bit for bit, with 1 and 2 threads",
+  async (task) => {
+    const reference = await train(task, 1, (batch) => simulateInProcess(batch, 1));
+    expect(reference.hash).toMatch(/^[0-9a-f]{64}$/);
+    expect(await train(task, 2, (batch) => simulateInProcess(batch, 2))).toEqual(reference);
+    expect(await train(task, 1, grpc(0, "shared_memory"))).toEqual(reference);
+    expect(await train(task, 2, grpc(1, "shared_memory"))).toEqual(reference);
+    expect(await train(task, 1, grpc(0, "inline"))).toEqual(reference);
+    expect(await train(task, 2, grpc(1, "inline"))).toEqual(reference);
+  },
+  60_000,
+);
+
+test("a batch that the server refuses is refused with its reason", async () => {
+  const task = tasks.get("hopper")!;
+  const attempt = simulateOverGrpc({
+    model: task.model,
+    program: task.program,
+    nominals: 0,
+    auxiliaries: 1,
+    horizon: 1,
+    seed: 1n,
+    meanBounds: null,
+    logStdBounds: null,
+    label: "training",
+  }, { address: servers[0].address, transport: "shared_memory" });
+  await expect(attempt).rejects.toThrow(/refused: .*nominals/);
+});
+
+test("a simulator that dies is named, and every call after it fails the same way", async () => {
+  const server = await startSimulator(1);
+  const task = tasks.get("hopper")!;
+  const simulation = await simulateOverGrpc({
+    model: task.model,
+    program: task.program,
+    nominals: 2,
+    auxiliaries: 1,
+    horizon: 4,
+    seed: 1n,
+    meanBounds: [-2, 2],
+    logStdBounds: [-5, 2],
+    label: "training",
+  }, { address: server.address, transport: "shared_memory" });
+  await simulation.begin(0, true);
+  await server.kill();
+  const step = async () => await simulation.step(0, new Float32Array(6), new Float32Array(3));
+  await expect(step()).rejects.toThrow(`Lost gpu-sim at ${server.address}`);
+  await expect(simulation.snapshot()).rejects.toThrow(`Lost gpu-sim at ${server.address}`);
+  await simulation.close();
+});
