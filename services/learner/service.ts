@@ -244,14 +244,19 @@ export class Learner {
     const runId = file.run_id;
     this.#recordRun(active, "running");
     let outcome: Outcome = { failed: "the run ended without saying how" };
+    let stopped = false;
     try {
       // Whoever started the run means to watch it from its first epoch.
       await firstWatcher(active.watchers, 1000, active.stop.signal);
       for await (const event of run.events()) {
         record(recorder, runId, event);
-        for (const watcher of active.watchers) watcher.offer(event);
         if (event.kind === "warning") log.warn(event.message, { run: runId });
-        if (event.kind === "done") outcome = { done: event };
+        if (event.kind === "done") {
+          outcome = { done: event };
+          stopped = active.stop.signal.aborted;
+          continue; // watchers hear of the end once it is recorded, below
+        }
+        for (const watcher of active.watchers) watcher.offer(event);
       }
     } catch (error) {
       outcome = { failed: this.#reasonOfFailure(error, runId) };
@@ -261,7 +266,6 @@ export class Learner {
       });
     }
     await run.close().catch((error) => log.warn("closing the run", { error }));
-    const stopped = "done" in outcome && active.stop.signal.aborted;
     this.#recordRun(
       active,
       "failed" in outcome ? "failed" : stopped ? "stopped" : "done",
