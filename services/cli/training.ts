@@ -178,12 +178,15 @@ async function watch(
   const stream = mesh.learner.watchRun();
   try {
     await stream.send({ runId, credits });
+    let done: Done | undefined;
     for await (const response of stream.responses) {
-      if (response.event.case === "done") return response.event.value;
+      // The learner closes the stream once the end of the run is recorded.
+      if (response.event.case === "done") done = response.event.value;
       if (response.event.case === "failed") throw new CliError(response.event.value.reason);
       on.event(response);
       await stream.send({ runId, credits: 1 });
     }
+    if (done) return done;
     throw new CliError(`The learner closed its events of run ${runId} before the run ended`);
   } finally {
     stream.cancel();

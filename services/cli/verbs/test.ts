@@ -150,7 +150,7 @@ async function vitest(
     "run",
     "-A",
     "-q",
-    "npm:vitest",
+    vitestPackage(),
     "run",
     "--root",
     ".",
@@ -170,6 +170,12 @@ async function vitest(
   // A file that does not load has no tests to fail, and a crash leaves no report.
   const broken = (!success && failed === 0) || passed + failed === 0;
   return { passed, failed: failed + (broken ? 1 : 0) };
+}
+
+/** The pinned version, as deno.json has it. */
+function vitestPackage(): string {
+  const { imports } = JSON.parse(Deno.readTextFileSync(join(checkoutDirectory, "deno.json")));
+  return imports.vitest;
 }
 
 /** Runs a program in the checkout with our terminal; false when it fails or does not exist. */
