@@ -44,7 +44,7 @@ function tree(folder: string): Record<string, string> {
   );
 }
 
-describe("proto/", { timeout: 60_000 }, () => {
+describe("proto/", { timeout: 180_000 }, () => {
   test("buf lint finds nothing", () => {
     expect(buf("lint")).toEqual({ ok: true, output: "" });
   });

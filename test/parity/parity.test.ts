@@ -70,7 +70,7 @@ function paired(ours: Contact[], theirs: Contact[]): [Contact, Contact][] | unde
 }
 
 const title = `%s against MuJoCo (seed ${SEED})`;
-describe.each(["hopper", "walker"])(title, { timeout: 60_000 }, (name) => {
+describe.each(["hopper", "walker"])(title, { timeout: 180_000 }, (name) => {
   let model: Model;
   let oracle: Oracle;
   let states: State[];
@@ -102,7 +102,7 @@ describe.each(["hopper", "walker"])(title, { timeout: 60_000 }, (name) => {
     }
     // Otherwise a difference could be the oracle's.
     expect(residual, "MuJoCo's own solver has not converged").toBeLessThan(1e-12);
-  }, 60_000);
+  }, 180_000);
   afterAll(() => oracle?.[Symbol.dispose]());
 
   test("the states contain every kind of situation", () => {

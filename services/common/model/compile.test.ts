@@ -242,6 +242,15 @@ describe("compileModel()", () => {
     );
   });
 
+  test("names the included file in which MuJoCo found a mistake", async () => {
+    const part = written(
+      '<mujoco><worldbody>\n\n<geom typ="x"/></worldbody></mujoco>',
+      "wrong.xml",
+    );
+    const path = written('<mujoco><include file="wrong.xml"/></mujoco>');
+    await expect(compileModel(path)).rejects.toThrow(new RegExp(`^${part}:3: XML Error: .*'typ'`));
+  });
+
   test("names file and line of XML that does not parse", async () => {
     const path = written("<mujoco>\n<worldbody>\n</worldbod></mujoco>");
     await expect(compileModel(path)).rejects.toThrow(new RegExp(`^${path}:\\d+: XML parse error`));

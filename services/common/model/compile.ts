@@ -40,7 +40,10 @@ export async function loadMjcf(mjcfPath: string): Promise<{ mujoco: Mujoco; mode
     for (const [name, text] of files) vfs.addBuffer(name, new TextEncoder().encode(text));
     model = mj.MjModel.from_xml_path(basename(mjcfPath), vfs);
   } catch (error) {
-    throw new ModelError(describeXmlError(mjcfPath, String((error as Error).message)), mjcfPath);
+    throw new ModelError(
+      describeXmlError(files, mjcfPath, String((error as Error).message)),
+      mjcfPath,
+    );
   } finally {
     vfs.delete();
   }
@@ -302,32 +305,49 @@ async function readFolder(mjcfPath: string): Promise<Map<string, string>> {
 }
 
 /** MuJoCo's message on one line, with the file and the line it names in front. */
-function describeXmlError(path: string, message: string): string {
+function describeXmlError(files: Map<string, string>, path: string, message: string): string {
   const text = message
     .replace(/^MuJoCo Error: Loading error: /, "")
     .replace(/\s*\n\s*/g, " ").trim();
-  const line = /line(?: number)?[ =](\d+)/i.exec(text)?.[1];
-  return `${path}${line ? `:${line}` : ""}: ${text}`;
+  const line = Number(/line(?: number)?[ =](\d+)/i.exec(text)?.[1] ?? 0);
+  if (line > 0) return `${path}:${line}: ${text}`;
+  // MuJoCo gives line 0 to what stands in an included file: look for the element it complains about.
+  const found = /'([^']+)' Element '([^']+)', line 0$/.exec(text);
+  if (found) {
+    const [whole, word, tag] = found;
+    const place = find(files, path, new RegExp(`<${tag}\\b[^>]*\\b${escaped(word)}\\b`));
+    if (place) return `${place}: ${text.slice(0, -whole.length)}'${word}' Element '${tag}'`;
+  }
+  return `${path}: ${text}`;
 }
 
 /** "file:line" of an element found by tag and name, or just the file. */
 function locate(files: Map<string, string>, mjcfPath: string, refusal: Refusal): string {
-  // The tag of a kind of elements may be any child of it (<motor> in <actuator>), so the name decides.
-  const escaped = refusal.name.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
-  const pattern = refusal.element === "option"
-    ? new RegExp(`<(?:option|flag)\\b[^>]*\\b${escaped}|<${escaped}\\b`)
-    : new RegExp(`<[a-z]+\\b[^>]*\\bname\\s*=\\s*["']${escaped}["']`, "g");
-  for (const [name, text] of files) {
-    for (const match of text.matchAll(new RegExp(pattern.source, "g"))) {
-      // Bodies, joints and geoms may share a name: only a tag that fits will do.
-      const tag = /^<([a-z]+)/.exec(match[0])![1];
-      const fits = ["body", "joint", "geom", "camera", "light"].includes(refusal.element)
-        ? tag === refusal.element || (refusal.element === "joint" && tag === "freejoint")
-        : true;
-      if (!fits) continue;
-      const line = text.slice(0, match.index).split("\n").length;
-      return `${name === basename(mjcfPath) ? mjcfPath : join(dirname(mjcfPath), name)}:${line}`;
-    }
+  const { element, name } = refusal;
+  if (element === "option") {
+    const word = escaped(name);
+    const option = new RegExp(`<(option|flag)\\b[^>]*\\b${word}|<${word}\\b`);
+    return find(files, mjcfPath, option) ?? mjcfPath;
   }
-  return mjcfPath;
+  // Bodies, joints and geoms may share a name, so their tag has to fit; the tag of other elements
+  // may be any (a tendon is a <fixed> or a <spatial>), so for them the name decides.
+  const ownTag = ["body", "joint", "geom", "camera", "light"].includes(element);
+  const tag = ownTag ? `(?:free)?${element}` : "[a-z]+";
+  const named = new RegExp(`<${tag}\\b[^>]*\\bname\\s*=\\s*["']${escaped(name)}["']`);
+  return find(files, mjcfPath, named) ?? mjcfPath;
+}
+
+/** "file:line" of the first match in any of the files, the model file first. */
+function find(files: Map<string, string>, mjcfPath: string, pattern: RegExp): string | undefined {
+  for (const [name, text] of files) {
+    const at = text.search(pattern);
+    if (at < 0) continue;
+    const path = name === basename(mjcfPath) ? mjcfPath : join(dirname(mjcfPath), name);
+    return `${path}:${text.slice(0, at).split("\n").length}`;
+  }
+  return undefined;
+}
+
+function escaped(text: string): string {
+  return text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
 }
