@@ -63,6 +63,8 @@ export interface RunOptions {
   simulate(options: BatchOptions): Promise<Simulation> | Simulation;
   /** Where checkpoints go and the newest is resumed from; undefined keeps none. */
   readonly checkpoints?: Checkpoints;
+  /** Awaited before a checkpoint is written: what happened until now must not get lost after it. */
+  readonly beforeCheckpoint?: () => Promise<unknown>;
   /** Goes on from the newest valid checkpoint instead of starting afresh. */
   readonly resume?: boolean;
   /** Stops after this epoch. */
@@ -172,6 +174,7 @@ export class TrainingRun {
     const program = this.options.task.program;
     let written = this.algorithm.epoch; // epoch of the newest checkpoint
     let lastReturn: number | undefined;
+    let checkpointSeconds = 0;
 
     while (!this.#finished()) {
       const started = performance.now();
@@ -186,6 +189,9 @@ export class TrainingRun {
       };
       lastReturn = report.episodes?.return;
       const phases: Record<string, number> = { ...report.phases };
+      if (checkpointSeconds > 0) phases.checkpoint = checkpointSeconds;
+      this.wallTimeS += checkpointSeconds;
+      checkpointSeconds = 0;
 
       let evaluated: EvaluationResult | undefined;
       let isBest = false;
@@ -205,24 +211,21 @@ export class TrainingRun {
       const scalars: Record<string, number> = { ...report.scalars, live_tensors: liveTensors() };
       if (this.best !== undefined) scalars.best_policy = this.best.return;
 
-      let warning: string | undefined;
-      const due = config.checkpoint.every > 0 && epoch % config.checkpoint.every === 0;
       this.wallTimeS += (performance.now() - started) / 1e3;
-      // What the checkpoint says is what this epoch reports: its writing counts to the next one.
-      const wallTimeS = this.wallTimeS;
+      const axes = { ...counters, wallTimeS: this.wallTimeS };
+      yield { kind: "epoch", ...report, ...axes, scalars, phases };
+      if (evaluated !== undefined) yield { kind: "evaluation", ...axes, ...evaluated };
+
+      // Only now, with the epoch's events delivered: a resume goes on after this epoch, so nobody
+      // would say them again. The time it takes counts to the next epoch.
+      const due = config.checkpoint.every > 0 && epoch % config.checkpoint.every === 0;
       if (checkpoints !== undefined && (due || isBest)) {
         const start = performance.now();
-        warning = await this.#save(isBest);
+        const warning = await this.#save(isBest);
+        checkpointSeconds = (performance.now() - start) / 1e3;
         if (warning === undefined) written = epoch;
-        phases.checkpoint = (performance.now() - start) / 1e3;
-        this.wallTimeS += phases.checkpoint;
+        else yield { kind: "warning", message: warning };
       }
-
-      yield { kind: "epoch", ...counters, ...report, scalars, phases, wallTimeS };
-      if (evaluated !== undefined) {
-        yield { kind: "evaluation", ...counters, wallTimeS, ...evaluated };
-      }
-      if (warning !== undefined) yield { kind: "warning", message: warning };
     }
 
     if (checkpoints !== undefined && (written !== this.algorithm.epoch || written === 0)) {
@@ -254,7 +257,10 @@ export class TrainingRun {
   /** Writes a checkpoint; answers with a warning when the disk refuses, the run goes on then. */
   async #save(best: boolean): Promise<string | undefined> {
     const { checkpoints, config, seed, task } = this.options;
-    const simulation = await this.simulation.snapshot();
+    const [simulation] = await Promise.all([
+      this.simulation.snapshot(),
+      this.options.beforeCheckpoint?.(),
+    ]);
     using _scope = scope();
     const groups = this.algorithm.state();
     try {

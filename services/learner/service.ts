@@ -217,13 +217,17 @@ export class Learner {
 
   async #open(file: RunFile, task: Task, resume: boolean): Promise<ActiveRun> {
     const stop = new AbortController();
+    const checkpoints = new Checkpoints(checkpointsDirectory(this.options.home, file.run_id));
     const run = await TrainingRun.start({
       task,
       config: file.configuration,
       seed: BigInt(file.seed),
       simulate: (batch) => this.options.simulate(batch, file.configuration.simulation.transport),
-      checkpoints: new Checkpoints(checkpointsDirectory(this.options.home, file.run_id)),
-      resume,
+      checkpoints,
+      // A healthy store takes the rows in a few milliseconds; an absent one must not hold training up.
+      beforeCheckpoint: () => this.options.recorder.flush(250),
+      // A run that ended before its first checkpoint begins again: the same seed, the same bits.
+      resume: resume && checkpoints.newestPath() !== undefined,
       epochs: file.epochs,
       seconds: file.seconds,
       signal: stop.signal,

@@ -38,6 +38,8 @@ function merge(
   weighting: "all" | "nominal",
 ) {
   const frozen = statistics.freeze();
+  using _privileged = frozen.privileged;
+  using _actor = frozen.actor;
   statistics.merge(
     {
       privileged: frozen.privileged.normalise(privileged),
@@ -63,8 +65,7 @@ test("ObservationStatistics normalises each observation where it stands, or leav
   const privileged = randn([2, 4, 3], generator).mul(3).add(1);
   const actor = randn([2, 2, 3], generator).sub(2);
   merge(statistics, privileged, actor, 2, "all");
-  using frozen = statistics.freeze().privileged;
-  using frozenActor = statistics.freeze().actor;
+  const { privileged: frozen, actor: frozenActor } = statistics.freeze();
 
   const p = [...privileged.toArray() as Float32Array];
   const column = (values: number[], width: number, c: number) =>

@@ -52,17 +52,20 @@ export class RunningStatistics {
   }
 }
 
-/** (x - mean) / sqrt(variance + 1e-5) over the last axis, as constant tensors. */
+/**
+ * (x - mean) / sqrt(variance + 1e-5) over the last axis, as constant tensors. They outlive any scope:
+ * whoever froze a normaliser disposes of it.
+ */
 export class Normaliser implements Disposable {
   readonly mean: Tensor; // [W] float32
   readonly deviation: Tensor; // [W] float32
 
   constructor(mean: Float64Array, variance: Float64Array) {
-    this.mean = fromArray(Float32Array.from(mean), [mean.length]);
+    this.mean = fromArray(Float32Array.from(mean), [mean.length]).persist();
     this.deviation = fromArray(
       Float32Array.from(variance, (v) => Math.sqrt(v + 1e-5)),
       [mean.length],
-    );
+    ).persist();
   }
 
   /** x [..., W] float32 -> same shape; no clipping. */

@@ -27,6 +27,8 @@ export async function start(
     stdout: "piped",
     stderr: "piped",
   }).spawn();
+  let ended = false;
+  void child.status.then(() => ended = true);
   let log = "";
   const reading = (async () => {
     for await (const text of child.stderr.pipeThrough(new TextDecoderStream())) log += text;
@@ -47,7 +49,7 @@ export async function start(
     pid: child.pid,
     log: () => log,
     async kill() {
-      child.kill("SIGKILL");
+      if (!ended) child.kill("SIGKILL");
       await child.status;
     },
     async stop() {
