@@ -1,5 +1,6 @@
-// Fused perceptrons over tiles of samples. A tile's extent follows from the network's widths alone, every tile leaves its
-// own partial gradient, and partial gradients are added in tile order: threads decide only who computes a tile.
+// Fused perceptrons over tiles of samples. A tile's extent follows from the network's widths alone,
+// every tile leaves its own partial gradient, and partial gradients are added in tile order:
+// threads decide only who computes a tile.
 
 #include "mlp.h"
 
@@ -56,8 +57,11 @@ namespace {
 class Scratch {
  public:
   explicit Scratch(size_t floats)
-      : data_(static_cast<float*>(std::aligned_alloc(64, (floats * sizeof(float) + 63) / 64 * 64))) {
-    if (data_ == nullptr) refuse("not enough memory for " + std::to_string(floats * sizeof(float)) + " bytes of scratch");
+      : data_(
+            static_cast<float*>(std::aligned_alloc(64, (floats * sizeof(float) + 63) / 64 * 64))) {
+    if (data_ == nullptr)
+      refuse("not enough memory for " + std::to_string(floats * sizeof(float)) +
+             " bytes of scratch");
   }
   ~Scratch() { std::free(data_); }
   Scratch(const Scratch&) = delete;
@@ -90,31 +94,38 @@ std::string shape_text(std::initializer_list<int64_t> sizes) {
 // Reads the widths off the parameters and checks each against the one before.
 MlpNet net_of(const std::vector<at::Tensor>& parameters, int64_t input, double eps) {
   if (parameters.size() < 2 || parameters.size() % 4 != 2) {
-    refuse("expected 4 parameters a hidden layer and 2 for the last, got " + std::to_string(parameters.size()));
+    refuse("expected 4 parameters a hidden layer and 2 for the last, got " +
+           std::to_string(parameters.size()));
   }
   MlpNet net;
   net.hidden = static_cast<int32_t>(parameters.size() / 4);
-  if (net.hidden > kMaxHiddenLayers) refuse("at most " + std::to_string(kMaxHiddenLayers) + " hidden layers are supported");
+  if (net.hidden > kMaxHiddenLayers)
+    refuse("at most " + std::to_string(kMaxHiddenLayers) + " hidden layers are supported");
   net.eps = static_cast<float>(eps);
   net.widths[0] = static_cast<int32_t>(input);
   for (int32_t l = 0; l <= net.hidden; ++l) {
-    const std::string layer = l < net.hidden ? "hidden layer " + std::to_string(l) : "the output layer";
+    const std::string layer =
+        l < net.hidden ? "hidden layer " + std::to_string(l) : "the output layer";
     const at::Tensor& weight = parameters[4 * l];
     check_floats(weight, "weight of " + layer);
     if (weight.dim() != 2 || weight.size(1) != net.widths[l]) {
-      refuse("weight of " + layer + ": expected [N, " + std::to_string(net.widths[l]) + "], got " + describe(weight));
+      refuse("weight of " + layer + ": expected [N, " + std::to_string(net.widths[l]) + "], got " +
+             describe(weight));
     }
-    if (weight.size(0) < 1 || weight.size(0) > (1 << 20)) refuse("width of " + layer + " is out of range");
+    if (weight.size(0) < 1 || weight.size(0) > (1 << 20))
+      refuse("width of " + layer + " is out of range");
     net.widths[l + 1] = static_cast<int32_t>(weight.size(0));
     const int32_t vectors = l < net.hidden ? 3 : 1;
     for (int32_t i = 1; i <= vectors; ++i) {
       const at::Tensor& vector = parameters[4 * l + i];
       check_floats(vector, "parameter of " + layer);
       if (vector.dim() != 1 || vector.size(0) != weight.size(0)) {
-        refuse("parameter of " + layer + ": expected " + shape_text({weight.size(0)}) + ", got " + describe(vector));
+        refuse("parameter of " + layer + ": expected " + shape_text({weight.size(0)}) + ", got " +
+               describe(vector));
       }
     }
-    for (int32_t i = 0; i <= vectors; ++i) net.parameters[4 * l + i] = parameters[4 * l + i].data_ptr<float>();
+    for (int32_t i = 0; i <= vectors; ++i)
+      net.parameters[4 * l + i] = parameters[4 * l + i].data_ptr<float>();
   }
   return net;
 }
@@ -142,7 +153,8 @@ at::Tensor forward_rows(const MlpNet& net, const at::Tensor& x) {
     const int64_t end = std::min(blocks, (task + 1) * kRun);
     for (int64_t b = task * kRun; b < end; ++b) {
       const int64_t first = b * kBlock;
-      k.forward_block(net, in + first * width, static_cast<int32_t>(std::min<int64_t>(kBlock, rows - first)),
+      k.forward_block(net, in + first * width,
+                      static_cast<int32_t>(std::min<int64_t>(kBlock, rows - first)),
                       out + first * outputs, scratch.data() + floats * thread);
     }
   });
@@ -161,7 +173,8 @@ class MlpFunction : public torch::autograd::Function<MlpFunction> {
     return forward_rows(net_of(parameters, x.size(1), eps), x);
   }
 
-  static std::vector<at::Tensor> backward(torch::autograd::AutogradContext* context, std::vector<at::Tensor> output) {
+  static std::vector<at::Tensor> backward(torch::autograd::AutogradContext* context,
+                                          std::vector<at::Tensor> output) {
     std::vector<at::Tensor> parameters = context->get_saved_variables();
     const at::Tensor x = parameters.back();
     parameters.pop_back();
@@ -184,9 +197,11 @@ class MlpFunction : public torch::autograd::Function<MlpFunction> {
       workers::run(tiles, [&](int32_t tile, int32_t thread) {
         const int64_t first = tile * tile_rows;
         k.backward_tile(net, x.data_ptr<float>() + first * width, nullptr,
-                        static_cast<int32_t>(std::min(tile_rows, rows - first)), dy.data_ptr<float>() + first * outputs,
-                        nullptr, 0, parts.data() + stride * tile,
-                        dx.defined() ? dx.data_ptr<float>() + first * width : nullptr, scratch.data() + floats * thread);
+                        static_cast<int32_t>(std::min(tile_rows, rows - first)),
+                        dy.data_ptr<float>() + first * outputs, nullptr, 0,
+                        parts.data() + stride * tile,
+                        dx.defined() ? dx.data_ptr<float>() + first * width : nullptr,
+                        scratch.data() + floats * thread);
       });
       k.sum_parts(parts.data(), tiles, stride, size, flat.data_ptr<float>());
     }
@@ -216,8 +231,9 @@ void mlp_forward(Arguments& a) {
   shape.push_back(net.widths[net.hidden + 1]);
   bool wanted = x.requires_grad();
   for (const at::Tensor& p : parameters) wanted = wanted || p.requires_grad();
-  const at::Tensor y =
-      wanted && at::GradMode::is_enabled() ? MlpFunction::apply(x, at::TensorList(parameters), eps) : forward_rows(net, x);
+  const at::Tensor y = wanted && at::GradMode::is_enabled()
+                           ? MlpFunction::apply(x, at::TensorList(parameters), eps)
+                           : forward_rows(net, x);
   a.out.push_back(y.view(shape));
 }
 
@@ -226,7 +242,8 @@ void mlp_regress(Arguments& a) {
   const at::Tensor x = a.t(0).detach();
   const at::Tensor target = a.t(1).detach();
   const at::Tensor& order = a.t(2);
-  if ((a.handle_count - 3) % 3 != 0) refuse("expected parameters, first and second moments in equal number");
+  if ((a.handle_count - 3) % 3 != 0)
+    refuse("expected parameters, first and second moments in equal number");
   const int32_t count = (a.handle_count - 3) / 3;
   std::vector<at::Tensor> parameters = a.tensors(3, count);
   std::vector<at::Tensor> m = a.tensors(3 + count, count);
@@ -234,7 +251,8 @@ void mlp_regress(Arguments& a) {
 
   check_floats(x, "input");
   check_floats(target, "target");
-  if (x.dim() != 2 || target.dim() != 1 || target.size(0) != x.size(0)) refuse("expected input [B, D] and target [B]");
+  if (x.dim() != 2 || target.dim() != 1 || target.size(0) != x.size(0))
+    refuse("expected input [B, D] and target [B]");
   if (order.scalar_type() != at::kLong || order.dim() != 1 || !order.is_contiguous()) {
     refuse("expected a contiguous int64 order [n], got " + describe(order));
   }
@@ -255,17 +273,20 @@ void mlp_regress(Arguments& a) {
   const int64_t* rows = order.data_ptr<int64_t>();
   for (int64_t i = 0; i < samples; ++i) {
     if (rows[i] < 0 || rows[i] >= x.size(0)) {
-      refuse("order holds " + std::to_string(rows[i]) + ", the input has " + std::to_string(x.size(0)) + " rows");
+      refuse("order holds " + std::to_string(rows[i]) + ", the input has " +
+             std::to_string(x.size(0)) + " rows");
     }
   }
 
   const MlpKernels& k = kernels();
   const int32_t per_tile = tile_blocks(net);
   const int64_t tile_rows = static_cast<int64_t>(per_tile) * kBlock;
-  const int32_t most_tiles = static_cast<int32_t>((std::min(batch, samples) + tile_rows - 1) / tile_rows);
+  const int32_t most_tiles =
+      static_cast<int32_t>((std::min(batch, samples) + tile_rows - 1) / tile_rows);
   const size_t size = parameter_count(parameters), stride = round_up(size);
   const size_t floats = round_up(k.backward_floats(net, per_tile));
-  Scratch parts(stride * std::max(most_tiles, 1)), scratch(floats * workers::threads()), gradient(stride);
+  Scratch parts(stride * std::max(most_tiles, 1)), scratch(floats * workers::threads()),
+      gradient(stride);
   std::vector<double> losses(std::max(most_tiles, 1));
 
   double loss_sum = 0, last_loss = 0, norm_sum = 0;
@@ -277,9 +298,9 @@ void mlp_regress(Arguments& a) {
       const int64_t first = tile * tile_rows;
       losses[tile] =
           k.backward_tile(net, x.data_ptr<float>(), rows + start + first,
-                          static_cast<int32_t>(std::min(tile_rows, here - first)), nullptr, target.data_ptr<float>(),
-                          2.0f / static_cast<float>(here), parts.data() + stride * tile, nullptr,
-                          scratch.data() + floats * thread);
+                          static_cast<int32_t>(std::min(tile_rows, here - first)), nullptr,
+                          target.data_ptr<float>(), 2.0f / static_cast<float>(here),
+                          parts.data() + stride * tile, nullptr, scratch.data() + floats * thread);
     });
     k.sum_parts(parts.data(), tiles, stride, size, gradient.data());
     double squares = 0;
@@ -289,7 +310,8 @@ void mlp_regress(Arguments& a) {
       offset += p.numel();
     }
     const double norm = std::sqrt(squares);
-    // One bad sample must not reach the parameters: its mini-batch is left out, and the caller sees fewer steps.
+    // One bad sample must not reach the parameters: its mini-batch is left out, and the caller sees
+    // fewer steps.
     if (!std::isfinite(norm)) continue;
     ++steps;
     seen += here;
@@ -305,8 +327,8 @@ void mlp_regress(Arguments& a) {
     const AdamCoefficients coefficients = adam_coefficients(adam);
     offset = 0;
     for (int32_t i = 0; i < count; ++i) {
-      k.adam(parameters[i].data_ptr<float>(), gradient.data() + offset, m[i].data_ptr<float>(), v[i].data_ptr<float>(),
-             parameters[i].numel(), coefficients);
+      k.adam(parameters[i].data_ptr<float>(), gradient.data() + offset, m[i].data_ptr<float>(),
+             v[i].data_ptr<float>(), parameters[i].numel(), coefficients);
       offset += parameters[i].numel();
     }
     ++adam.step;

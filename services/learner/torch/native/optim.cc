@@ -17,16 +17,21 @@ bool plain(const at::Tensor& t) {
 AdamCoefficients adam_coefficients(const AdamOptions& options) {
   const double correction1 = 1 - std::pow(options.beta1, static_cast<double>(options.step));
   const double correction2 = 1 - std::pow(options.beta2, static_cast<double>(options.step));
-  return {static_cast<float>(options.lr / correction1), static_cast<float>(options.beta1),
-          static_cast<float>(options.beta2),            static_cast<float>(std::sqrt(correction2)),
-          static_cast<float>(options.eps),              static_cast<float>(options.weight_decay)};
+  return {static_cast<float>(options.lr / correction1),
+          static_cast<float>(options.beta1),
+          static_cast<float>(options.beta2),
+          static_cast<float>(1 - options.beta1),
+          static_cast<float>(1 - options.beta2),
+          static_cast<float>(std::sqrt(correction2)),
+          static_cast<float>(options.eps),
+          static_cast<float>(options.weight_decay)};
 }
 
 void adam_update(at::Tensor parameter, const at::Tensor& gradient, at::Tensor m, at::Tensor v,
                  const AdamOptions& options) {
   if (plain(parameter) && plain(gradient) && plain(m) && plain(v)) {
-    kernels().adam(parameter.data_ptr<float>(), gradient.data_ptr<float>(), m.data_ptr<float>(), v.data_ptr<float>(),
-                   parameter.numel(), adam_coefficients(options));
+    kernels().adam(parameter.data_ptr<float>(), gradient.data_ptr<float>(), m.data_ptr<float>(),
+                   v.data_ptr<float>(), parameter.numel(), adam_coefficients(options));
     parameter.unsafeGetTensorImpl()->bump_version();
     return;
   }
@@ -41,7 +46,8 @@ void adam_update(at::Tensor parameter, const at::Tensor& gradient, at::Tensor m,
 }
 
 double sum_of_squares(const at::Tensor& gradient) {
-  if (plain(gradient)) return kernels().sum_of_squares(gradient.data_ptr<float>(), gradient.numel());
+  if (plain(gradient))
+    return kernels().sum_of_squares(gradient.data_ptr<float>(), gradient.numel());
   return gradient.detach().to(at::kDouble).square().sum().item<double>();
 }
 

@@ -34,8 +34,9 @@
 namespace sdpg {
 namespace {
 
-// A handle is (generation << 24) | (slot + 1): 16.7 million tensors alive at once, and a slot's handle comes back only
-// after 256 reuses. Slots live in chunks that never move, so a lookup takes no lock.
+// A handle is (generation << 24) | (slot + 1): 16.7 million tensors alive at once, and a slot's
+// handle comes back only after 256 reuses. Slots live in chunks that never move, so a lookup takes
+// no lock.
 constexpr uint32_t kSlotBits = 24;
 constexpr uint32_t kChunkBits = 12;
 constexpr uint32_t kChunkSize = 1u << kChunkBits;
@@ -91,7 +92,8 @@ int32_t copy_text(const std::string& text, uint8_t* out, int32_t size) {
   return static_cast<int32_t>(text.size());
 }
 
-// Runs body; an exception becomes the thread's last error, "Cannot <action>: <reason>", and the value failed.
+// Runs body; an exception becomes the thread's last error, "Cannot <action>: <reason>", and the
+// value failed.
 template <typename Result, typename Body>
 Result guard(Result failed, const char* action, Body body) {
   try {
@@ -119,7 +121,8 @@ std::vector<int64_t> read_shape(const double* shape, int32_t dimensions) {
 int64_t bytes_needed(const std::vector<int64_t>& sizes, at::ScalarType type) {
   int64_t count = static_cast<int64_t>(c10::elementSize(type));
   for (const int64_t size : sizes) {
-    if (__builtin_mul_overflow(count, size, &count)) refuse("shape has more elements than memory can hold");
+    if (__builtin_mul_overflow(count, size, &count))
+      refuse("shape has more elements than memory can hold");
   }
   return count;
 }
@@ -142,8 +145,8 @@ std::string escape(const std::string& text) {
 using GetText = char* (*)();
 using SetThreads = void (*)(int);
 
-// OpenBLAS starts a thread per core and splits a product differently for each thread count; one thread here keeps the
-// bits the same everywhere, and the fused operators bring their own threads.
+// OpenBLAS starts a thread per core and splits a product differently for each thread count; one
+// thread here keeps the bits the same everywhere, and the fused operators bring their own threads.
 std::string pin_blas() {
   if (auto set = reinterpret_cast<SetThreads>(dlsym(RTLD_DEFAULT, "openblas_set_num_threads"))) {
     set(1);
@@ -152,7 +155,8 @@ std::string pin_blas() {
     if (text.find("OpenBLAS") == std::string::npos) text = "OpenBLAS " + text;
     return text;
   }
-  return at::hasMKL() ? "MKL (inside libtorch)" : "reference BLAS (slow: install libopenblas0-pthread)";
+  return at::hasMKL() ? "MKL (inside libtorch)"
+                      : "reference BLAS (slow: install libopenblas0-pthread)";
 }
 
 const std::string& prepare() {
@@ -191,7 +195,8 @@ uint32_t put(at::Tensor tensor) {
 
 const at::Tensor& get(uint32_t handle) {
   Slot* slot = find(handle);
-  if (slot == nullptr) refuse("the tensor was freed already (its scope ended); keep it with scope.keep()");
+  if (slot == nullptr)
+    refuse("the tensor was freed already (its scope ended); keep it with scope.keep()");
   return slot->tensor;
 }
 
@@ -292,7 +297,8 @@ std::string describe(const at::Tensor& tensor) {
 std::string reason_of(const std::exception& error) {
   const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
   std::string text = torch_error ? torch_error->what_without_backtrace() : error.what();
-  // libtorch appends "Exception raised from …" and, in some builds, the message continues over several lines.
+  // libtorch appends "Exception raised from …" and, in some builds, the message continues over
+  // several lines.
   const size_t trace = text.find("\nException raised from");
   if (trace != std::string::npos) text.resize(trace);
   for (char& c : text) {
@@ -346,7 +352,8 @@ at::Scalar Arguments::scalar(int32_t i) const {
 std::vector<int64_t> Arguments::list(int32_t first) const {
   const int64_t count = integer(first);
   std::vector<int64_t> values;
-  for (int64_t i = 0; i < count; ++i) values.push_back(integer(first + 1 + static_cast<int32_t>(i)));
+  for (int64_t i = 0; i < count; ++i)
+    values.push_back(integer(first + 1 + static_cast<int32_t>(i)));
   return values;
 }
 
@@ -400,11 +407,12 @@ int32_t sdpg_op(const char* name) {
   return -1;
 }
 
-int32_t sdpg_call(int32_t op, const uint32_t* tensors, int32_t tensor_count, double* numbers, int32_t number_count,
-                  uint32_t* out) {
+int32_t sdpg_call(int32_t op, const uint32_t* tensors, int32_t tensor_count, double* numbers,
+                  int32_t number_count, uint32_t* out) {
   const std::vector<Operator>& all = operators();
   if (op < 0 || op >= static_cast<int32_t>(all.size())) {
-    set_last_error("Cannot run operator " + std::to_string(op) + ": no such code; rebuild libsdpg_torch");
+    set_last_error("Cannot run operator " + std::to_string(op) +
+                   ": no such code; rebuild libsdpg_torch");
     return -1;
   }
   const Operator& chosen = all[op];
@@ -412,10 +420,12 @@ int32_t sdpg_call(int32_t op, const uint32_t* tensors, int32_t tensor_count, dou
   try {
     FlushDenormals flush;
     if (chosen.tensors >= 0 && tensor_count != chosen.tensors) {
-      refuse("expected " + std::to_string(chosen.tensors) + " tensors, got " + std::to_string(tensor_count));
+      refuse("expected " + std::to_string(chosen.tensors) + " tensors, got " +
+             std::to_string(tensor_count));
     }
     if (number_count < chosen.numbers) {
-      refuse("expected at least " + std::to_string(chosen.numbers) + " numbers, got " + std::to_string(number_count));
+      refuse("expected at least " + std::to_string(chosen.numbers) + " numbers, got " +
+             std::to_string(number_count));
     }
     chosen.run(arguments);
     int32_t count = 0;
@@ -436,7 +446,8 @@ int32_t sdpg_call(int32_t op, const uint32_t* tensors, int32_t tensor_count, dou
         text << "freed tensor";
       }
     }
-    for (int32_t i = 0; i < std::min(number_count, 12); ++i) text << (i || tensor_count ? ", " : "") << numbers[i];
+    for (int32_t i = 0; i < std::min(number_count, 12); ++i)
+      text << (i || tensor_count ? ", " : "") << numbers[i];
     text << "): " << reason_of(error);
     set_last_error(text.str());
   } catch (...) {
@@ -458,8 +469,8 @@ int32_t sdpg_describe(uint32_t tensor, double* info) {
   });
 }
 
-uint32_t sdpg_from_bytes(const uint8_t* bytes, double bytes_size, int32_t dtype, const double* shape,
-                         int32_t dimensions) {
+uint32_t sdpg_from_bytes(const uint8_t* bytes, double bytes_size, int32_t dtype,
+                         const double* shape, int32_t dimensions) {
   return guard<uint32_t>(0, "make a tensor from bytes", [&] {
     const at::ScalarType type = dtype_of(dtype);
     const std::vector<int64_t> sizes = read_shape(shape, dimensions);
@@ -506,7 +517,8 @@ int32_t sdpg_set_grad_enabled(int32_t enabled) {
 }
 
 int32_t sdpg_generator_new(uint64_t seed) {
-  return guard<int32_t>(-1, "make a generator", [&] { return put_generator(at::detail::createCPUGenerator(seed)); });
+  return guard<int32_t>(-1, "make a generator",
+                        [&] { return put_generator(at::detail::createCPUGenerator(seed)); });
 }
 
 int32_t sdpg_generator_free(int32_t generator) { return release_generator(generator) ? 0 : -1; }
@@ -522,10 +534,11 @@ void* sdpg_map_shared(const char* name, double bytes) {
     if (fstat(file, &about) != 0) {
       reason = std::strerror(errno);
     } else if (static_cast<double>(about.st_size) < bytes) {
-      reason = "expected at least " + std::to_string(static_cast<int64_t>(bytes)) + " bytes, it has " +
-               std::to_string(about.st_size);
+      reason = "expected at least " + std::to_string(static_cast<int64_t>(bytes)) +
+               " bytes, it has " + std::to_string(about.st_size);
     } else {
-      address = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+      address =
+          mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
       if (address == MAP_FAILED) reason = std::strerror(errno);
     }
     close(file);

@@ -1,5 +1,6 @@
-// What the parts of the binding share: the table of tensor handles, the thread's last error, generators, and the
-// arguments of one operator call. The C functions of sdpg_torch.h are thin wrappers over this.
+// What the parts of the binding share: the table of tensor handles, the thread's last error,
+// generators, and the arguments of one operator call. The C functions of sdpg_torch.h are thin
+// wrappers over this.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -11,7 +12,8 @@
 
 namespace sdpg {
 
-// Reasons that reach the user start with the action, so an operator throws only the reason; guard() adds the action.
+// Reasons that reach the user start with the action, so an operator throws only the reason; guard()
+// adds the action.
 [[noreturn]] void refuse(const std::string& reason);
 
 uint32_t put(at::Tensor tensor);
@@ -35,7 +37,8 @@ const char* name_of(at::ScalarType type);
 // One line that says why an exception happened, without libtorch's C++ backtrace.
 std::string reason_of(const std::exception& error);
 
-// Flushes denormals for the time of a call and no longer: the thread is also the one that runs JavaScript.
+// Flushes denormals for the time of a call and no longer: the thread is also the one that runs
+// JavaScript.
 class FlushDenormals {
  public:
   FlushDenormals();
@@ -62,7 +65,9 @@ struct Arguments {
   // A list written as its length followed by its elements.
   std::vector<int64_t> list(int32_t first) const;
   at::ScalarType dtype(int32_t i) const { return dtype_of(static_cast<int32_t>(integer(i))); }
-  at::Generator& generator(int32_t i) const { return get_generator(static_cast<int32_t>(integer(i))); }
+  at::Generator& generator(int32_t i) const {
+    return get_generator(static_cast<int32_t>(integer(i)));
+  }
 };
 
 struct Operator {

@@ -1,5 +1,6 @@
-// Thread pool: a call publishes a job, every thread (the caller too) takes task numbers from a counter until none is
-// left, and the caller waits for the last. One job at a time; a second caller waits its turn.
+// Thread pool: a call publishes a job, every thread (the caller too) takes task numbers from a
+// counter until none is left, and the caller waits for the last. One job at a time; a second caller
+// waits its turn.
 
 #include "workers.h"
 
@@ -80,7 +81,8 @@ class Pool {
     uint64_t seen = 0;
     std::unique_lock<std::mutex> lock(mutex_);
     for (;;) {
-      // A pass of mini-batches is a chain of jobs a few microseconds apart: look for the next before sleeping.
+      // A pass of mini-batches is a chain of jobs a few microseconds apart: look for the next
+      // before sleeping.
       if (!stopping_ && job_ == seen) {
         lock.unlock();
         for (int i = 0; i < kLooks && job_.load(std::memory_order_relaxed) == seen; ++i) pause();
