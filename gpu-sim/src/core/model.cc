@@ -520,6 +520,8 @@ class Builder {
     }
     if (type != kPlane && !(g.size(3 * i) > 0))
       refuse(geom(i) + ": expected a radius above 0, got " + number(g.size(3 * i)));
+    if (type == kPlane && body_weld[g.bodyid(i)] != 0)
+      refuse("unsupported: " + geom(i) + ": a plane on a moving body; fix it to the world");
     if (type == kCapsule && !(g.size(3 * i + 1) > 0))
       refuse(geom(i) + ": expected a half length above 0, got " + number(g.size(3 * i + 1)));
     if (g.condim(i) != 1 && g.condim(i) != 3)
@@ -585,6 +587,8 @@ class Builder {
     const double edge = p.condim == 1 ? weight
                                       : 2 * mu * mu / std::max(kTiny, in.option().impratio()) *
                                             (weight + mu * mu * weight);
+    // The contact acts below the sum of the margins; a gap only lets inactive contacts be reported.
+    const double margin = g.margin(g1) + g.margin(g2);
     p.dof_begin = static_cast<int>(dofs.size());
     const std::vector<int>&c1 = chain[p.body1], &c2 = chain[p.body2];
     for (int j = 0; j < nv; ++j) {
@@ -595,18 +599,12 @@ class Builder {
       signs.push_back(second ? 1 : -1);
     }
     p.dof_count = static_cast<int>(dofs.size()) - p.dof_begin;
-    soft.push_back(soften(geom(g1) + " and " + geom(g2), ref, imp, pair_margin(g1, g2), edge));
+    soft.push_back(soften(geom(g1) + " and " + geom(g2), ref, imp, margin, edge));
     friction.push_back(mu);
     pair.push_back(p);
     if (pair.size() > kMaxPairs)
       refuse("model: more than " + std::to_string(kMaxPairs) +
              " pairs of geoms may touch; exclude some or set contype and conaffinity");
-  }
-
-  // Distance below which the pair's contact acts.
-  double pair_margin(int g1, int g2) const {
-    const pb::Geoms& g = in.geoms();
-    return std::max(g.margin(g1), g.margin(g2)) - std::max(g.gap(g1), g.gap(g2));
   }
 
   void pairs() {
@@ -686,7 +684,7 @@ class Builder {
     reals(a.dynprm(), nu, 10, "actuators.dynprm");
     std::vector<int> dof(nu);
     std::vector<std::uint8_t> ctrl_limited(nu), force_limited(nu), affine(nu);
-    std::vector<double> gear(nu), gain(nu * 3), bias(nu * 3);
+    std::vector<double> gear(nu), gain(nu), bias(nu * 3);
     for (int i = 0; i < nu; ++i) {
       if (a.trntype(i) != 0)
         refuse("unsupported: " + actuator(i) + ": transmission " + std::to_string(a.trntype(i)) +
@@ -697,7 +695,7 @@ class Builder {
       if (a.dyntype(i) != 0)
         refuse("unsupported: " + actuator(i) + ": activation dynamics " +
                std::to_string(a.dyntype(i)));
-      if (a.gaintype(i) != 0 && a.gaintype(i) != 1)
+      if (a.gaintype(i) != 0)
         refuse("unsupported: " + actuator(i) + ": gain type " + std::to_string(a.gaintype(i)));
       if (a.biastype(i) != 0 && a.biastype(i) != 1)
         refuse("unsupported: " + actuator(i) + ": bias type " + std::to_string(a.biastype(i)));
@@ -713,11 +711,10 @@ class Builder {
       dof[i] = a.trnid(i);
       gear[i] = gears[6 * i];
       const bool off = disabled & kNoActuation;
-      for (int k = 0; k < 3 && !off; ++k) {
-        gain[3 * i + k] = k == 0 || a.gaintype(i) == 1 ? gainprm[10 * i + k] : 0;
+      if (!off) gain[i] = gainprm[10 * i];
+      for (int k = 0; k < 3 && !off; ++k)
         bias[3 * i + k] = a.biastype(i) == 1 ? biasprm[10 * i + k] : 0;
-      }
-      affine[i] = gain[3 * i + 1] != 0 || gain[3 * i + 2] != 0 || a.biastype(i) == 1;
+      affine[i] = a.biastype(i) == 1;
     }
     out->act_dof = out->own(dof);
     out->act_ctrl_limited = out->own(ctrl_limited);

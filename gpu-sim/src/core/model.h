@@ -92,8 +92,8 @@ struct Constants {
   const T* friction;           // [npair] sliding
 
   const T* gear;         // [nu]
-  const T* gain;         // [nu*3] constant, per length, per velocity
-  const T* bias;         // [nu*3]
+  const T* gain;         // [nu]
+  const T* bias;         // [nu*3] constant, per length, per velocity
   const T* ctrl_range;   // [nu*2]
   const T* force_range;  // [nu*2]
 };
@@ -130,7 +130,7 @@ struct Model {
   const int* act_dof;                     // [nu]
   const std::uint8_t* act_ctrl_limited;   // [nu]
   const std::uint8_t* act_force_limited;  // [nu]
-  const std::uint8_t* act_affine;         // [nu] gain or bias depends on length or velocity
+  const std::uint8_t* act_affine;         // [nu] there is a bias
 
   Constants<float> f;
   Constants<double> d;

@@ -80,18 +80,14 @@ void actuator_forces(Scratch<P>& s) {
   const Model& m = s.model;
   for (int a = 0; a < m.nu; ++a) {
     const int j = m.act_dof[a];
-    const auto *gain = s.k.gain + 3 * a, *bias = s.k.bias + 3 * a;
     P control = s.ctrl[a];
     if (m.act_ctrl_limited[a])
       control = clamp(control, s.k.ctrl_range[2 * a], s.k.ctrl_range[2 * a + 1]);
-    P force;
+    P force = control * s.k.gain[a];
     if (m.act_affine[a]) {
+      const auto* bias = s.k.bias + 3 * a;
       const P gear = P(s.k.gear[a]);
-      const P length = s.qpos[j] * gear, velocity = s.qvel[j] * gear;
-      force = (P(gain[0]) + length * gain[1] + velocity * gain[2]) * control + P(bias[0]) +
-              length * bias[1] + velocity * bias[2];
-    } else {
-      force = control * gain[0];
+      force += P(bias[0]) + s.qpos[j] * gear * bias[1] + s.qvel[j] * gear * bias[2];
     }
     if (m.act_force_limited[a])
       force = clamp(force, s.k.force_range[2 * a], s.k.force_range[2 * a + 1]);
