@@ -106,6 +106,9 @@ const maxBatchBytes = 1024 * 1024;
 const requestTimeoutMs = 15_000;
 const backoffMs = { first: 100, last: 5000 };
 
+/** Events named by run and iteration, which may be sent by one process and again by another. */
+const durableEvents = ["rl.iteration", "rl.evaluation"];
+
 interface Queued {
   json: string;
   event: string;
@@ -232,6 +235,32 @@ export class Recorder {
     }
   }
 
+  /**
+   * Iterations and evaluations of a run that are not known to be stored, in order. Kept in a checkpoint
+   * and given to `restore` by the process that resumes from it, they survive the end of this one: a
+   * resumed run replays only what came after its checkpoint.
+   */
+  unsent(runId: string): string[] {
+    const own = `{"key":"rl.run.id","value":{"stringValue":${JSON.stringify(runId)}}}`;
+    return this.#queue
+      .filter(({ event, json }) => durableEvents.includes(event) && json.includes(own))
+      .map(({ json }) => json);
+  }
+
+  /** Queues rows of `unsent`, ahead of what is recorded later. Those already stored are not doubled. */
+  restore(rows: readonly string[]): void {
+    for (const text of rows) {
+      const event = durableEvents.find((name) => text.includes(`"eventName":"${name}"`));
+      if (event === undefined) {
+        this.#log.error("Cannot restore a row: expected an iteration or an evaluation", {
+          row: text.slice(0, 100),
+        });
+        continue;
+      }
+      this.#enqueue({ json: text, event });
+    }
+  }
+
   /** Rows that wait to be sent. */
   get queued(): number {
     return this.#queue.length;
@@ -255,7 +284,11 @@ export class Recorder {
       this.#log.error("Cannot encode a row", { event: eventName, error });
       return;
     }
-    if (this.#queuedBytes + text.length > this.#maxQueuedBytes) {
+    this.#enqueue({ json: text, event: eventName });
+  }
+
+  #enqueue(row: Queued): void {
+    if (this.#queuedBytes + row.json.length > this.#maxQueuedBytes) {
       this.#dropped++;
       if (this.#droppedUnreported++ === 0) {
         this.#log.warn("Dropping rows: the queue to the telemetry service is full", {
@@ -266,8 +299,8 @@ export class Recorder {
       }
       return;
     }
-    this.#queue.push({ json: text, event: eventName });
-    this.#queuedBytes += text.length;
+    this.#queue.push(row);
+    this.#queuedBytes += row.json.length;
     this.#wake();
   }
 

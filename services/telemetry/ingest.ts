@@ -27,7 +27,7 @@ export interface IngestLimits {
 export const defaultLimits: IngestLimits = {
   maxWaitingRows: 400_000,
   maxCommitRows: 100_000,
-  intervalMs: 250,
+  intervalMs: 50,
 };
 
 /** The queue is full, or the service is stopping: the sender should try again later. */

@@ -165,6 +165,28 @@ describe("Recorder", () => {
     ).toBe("name_0\t60\t60\nname_1\t60\t60\nname_2\t60\t60");
   });
 
+  test("rows unsent at a checkpoint are stored by the process that resumes from it", async () => {
+    const nobody = { url: `http://127.0.0.1:${freePort()}`, service: "learner" };
+    const killed = new Recorder(nobody);
+    record(killed, "other-run", 1, 2);
+    for (let i = 1; i <= 3; i++) record(killed, "checkpointed", i, 2);
+    killed.fault({ runId: "checkpointed", service: "learner", kind: "x" });
+    const unsent = JSON.parse(JSON.stringify(killed.unsent("checkpointed")));
+    expect(unsent).toHaveLength(3);
+    const resumed = new Recorder({ url: service.url, service: "learner" });
+    resumed.restore(unsent);
+    for (let i = 4; i <= 5; i++) record(resumed, "checkpointed", i, 2);
+    resumed.restore(unsent); // and not doubled when they had been stored after all
+    expect((await resumed.flush(5000)).dropped).toBe(0);
+    await resumed.close();
+    void killed.close();
+    expect(
+      await service.ask(
+        "SELECT count(), uniqExact(iteration) FROM scalars WHERE run_id = 'checkpointed'",
+      ),
+    ).toBe("10\t5");
+  });
+
   test("questions are answered while rows stream in, also during a long one", async () => {
     const recorder = new Recorder({ url: service.url, service: "learner", intervalMs: 20 });
     const long = service.ask("SELECT sum(sleepEachRow(0.02)) FROM numbers(100)"); // 2 s
