@@ -3,7 +3,7 @@ import { learningRate } from "./schedules.ts";
 
 const published = { lr: 2e-3, epochs: 10_000, warmupEpochs: 100, lrMin: 1e-5 };
 
-// Check values of reference 1.11.
+// Check values of 1.11.
 test.each([
   [0, 0],
   [1, 2.0202e-5],

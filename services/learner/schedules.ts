@@ -1,5 +1,5 @@
 // Learning rates by epoch. Epoch e is counted from 0 and the schedule advances once per epoch
-// (reference 1.11).
+// (1.11).
 
 export type ScheduleName = "constant" | "linear" | "cosine";
 

@@ -1,4 +1,4 @@
-// Running mean and variance, and the observation normaliser built from them (reference 1.12).
+// Running mean and variance, and the observation normaliser built from them (1.12).
 //
 // Data path: after a segment the learner merges every slot's raw observations into the *live*
 // statistics; at the start of the next segment it freezes a copy, and that copy alone normalises

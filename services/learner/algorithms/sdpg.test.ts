@@ -1,4 +1,4 @@
-// The algorithm against the numbers of the reference (test vectors, conformance checks) and against a
+// The algorithm against known numbers (test vectors, conformance checks) and against a
 // second, plain TypeScript computation of the whole actor gradient. The simulator here is the toy of
 // toy_simulation.ts; checks that need real physics are in test/e2e.
 
@@ -40,14 +40,14 @@ test.each([
   [[1, 2, 3], [10, 20, 30], [0, 0, 1], [16.525, 24.5, 30]],
   [[1, 2, 3], [10, 0, 30], [0, 1, 1], [6.4, 2, 30]],
   [[1, 2, 3, 4], [10, 20, 30, 40], [0, 1, 0, 1], [14.5, 20, 34.5, 40]],
-])("λ-returns of r=%o V'=%o d=%o are %o (reference 1.5)", (r, v, d, expected) => {
+])("λ-returns of r=%o V'=%o d=%o are %o (1.5)", (r, v, d, expected) => {
   using _scope = scope();
   const T = r.length;
   const returns = lambdaReturn(f32(r, [T, 1]), f32(v, [T, 1]), u8(d, [T, 1]), 0.9, 0.5);
   list(returns).forEach((value, t) => expect(value).toBeCloseTo(expected[t], 5));
 });
 
-test("normalisation and directions of the worked example (reference 1.6)", () => {
+test("normalisation and directions of the worked example (1.6)", () => {
   using _scope = scope();
   const difference = f32([0, 1, -2, 4], [1, 1, 4]);
   const deviation = groupDeviation(difference);
@@ -133,7 +133,7 @@ test("gradient of the actor loss is -2g/(NHA) where nothing is clamped (conforma
   ).backward();
   const expected = list(g).map((x) => -2 * x / (samples * actions));
   list(mean.grad()!).forEach((x, i) => expect(x).toBeCloseTo(expected[i], 6));
-  // State-independent log σ: -(2/A)·mean(g) - T/A (reference 1.8).
+  // State-independent log σ: -(2/A)·mean(g) - T/A (1.8).
   const meanGl = list(gl.mean(0));
   list(free.grad()!).forEach((x, j) =>
     expect(x).toBeCloseTo(-2 / actions * meanGl[j] - 0.02 / actions, 6)
@@ -422,7 +422,7 @@ test("a KL limit shortens the step to about the limit", () =>
 
 // --------------------------------------------------------- an independent computation of the gradient
 
-/** Network of reference 2.1 for one input, in double; activations kept for `pullBack`. */
+/** A network of networks/mlp.ts for one input, in double; activations kept for `pullBack`. */
 function perceptron(
   state: Map<string, number[]>,
   name: string,
@@ -519,7 +519,7 @@ test("the actor's gradient equals an independent TypeScript computation from the
     const successor = read(tensors.privilegedSuccessor);
     const [gamma, lambda] = [0.99, 0.95];
 
-    // λ-returns by the three accumulators of reference 1.5, in double.
+    // λ-returns by the three accumulators of 1.5, in double.
     const J = new Array<number>(T * E);
     for (let e = 0; e < E; e++) {
       let [A, B, L] = [0, 0, 1];
