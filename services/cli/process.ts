@@ -58,7 +58,7 @@ export async function startService(options: StartOptions): Promise<ServiceProces
       options.command,
       ...options.args,
     ],
-    env: options.env,
+    env: { NO_COLOR: "1", ...options.env }, // their words end up in logs and in our lines
     stdin: stdin === "pipe" ? "piped" : "null",
     stdout: "piped",
     stderr: "inherit",
@@ -145,7 +145,7 @@ async function drain(reader: ReadableStreamDefaultReader<Uint8Array>): Promise<v
   }
 }
 
-/** "; it said: …" with the last line of a log that is not one of the JSON notes, or with a note's message. */
+/** ": …" with what a log says last about a failure: an uncaught error, an error note, or a plain line. */
 export function lastLine(log: string): string {
   let text: string;
   try {
@@ -153,9 +153,10 @@ export function lastLine(log: string): string {
   } catch {
     return "";
   }
-  const lines = text.trimEnd().split("\n").slice(-20).reverse();
-  for (const line of lines) {
-    if (line.trim() === "") continue;
+  const lines = text.trimEnd().split("\n").slice(-40).filter((line) => !/^\s*(at |$)/.test(line));
+  const uncaught = lines.findLast((line) => line.startsWith("error: "));
+  if (uncaught) return `: ${uncaught.replace(/^error: (Uncaught )?(\(in promise\) )?/, "")}`;
+  for (const line of lines.reverse()) {
     if (!line.startsWith("{")) return `: ${line.trim()}`;
     try {
       const { level, message, error } = JSON.parse(line);

@@ -49,7 +49,7 @@ class JsonReport implements Report {
       task: facts.task,
       algorithm: facts.algorithm,
       preset: facts.preset,
-      seed: facts.seed,
+      seed: Number.isSafeInteger(Number(facts.seed)) ? Number(facts.seed) : facts.seed,
       home: facts.home,
       ...(resumedFrom === undefined ? {} : { resumed_from: resumedFrom }),
       configuration,

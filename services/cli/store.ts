@@ -20,26 +20,21 @@ export async function withTelemetry<T>(
 }
 
 /** Answer of the store in a ClickHouse output format, as it streams in. Throws CliError with the store's words. */
-export async function withAnswer<T>(
-  home: string,
+export async function ask(
+  url: string,
   sql: string,
   format: string,
-  use: (body: ReadableStream<Uint8Array>) => Promise<T>,
-): Promise<T> {
-  return await withTelemetry(home, async (url) => {
-    const response = await fetch(`${url}/?default_format=${encodeURIComponent(format)}`, {
-      method: "POST",
-      body: sql,
-    });
-    if (!response.ok) throw new CliError((await response.text()).trim().split("\n")[0]);
-    return await use(response.body!);
+): Promise<ReadableStream<Uint8Array>> {
+  const response = await fetch(`${url}/?default_format=${encodeURIComponent(format)}`, {
+    method: "POST",
+    body: sql,
   });
+  if (!response.ok) throw new CliError((await response.text()).trim().split("\n")[0]);
+  return response.body!;
 }
 
 /** Rows of an answer as objects. */
-export async function rows<Row>(home: string, sql: string): Promise<Row[]> {
-  return await withAnswer(home, sql, "JSONEachRow", async (body) => {
-    const text = await new Response(body).text();
-    return text.split("\n").filter((line) => line !== "").map((line) => JSON.parse(line) as Row);
-  });
+export async function rowsFrom<Row>(url: string, sql: string): Promise<Row[]> {
+  const text = await new Response(await ask(url, sql, "JSONEachRow")).text();
+  return text.split("\n").filter((line) => line !== "").map((line) => JSON.parse(line) as Row);
 }

@@ -6,6 +6,7 @@ import { UsageError } from "@sdpg/common/service.ts";
 import { runDirectory } from "@sdpg/common/home.ts";
 import type { Done, WatchRunResponse } from "@proto/sdpg/learner/v1/learner_pb.ts";
 import { type DeadService, describeDeath, type Mesh, openMesh, restartTelemetry } from "./mesh.ts";
+import { markInterrupted, owned } from "./owners.ts";
 import { CliError, delay } from "./process.ts";
 import type { Progress, RunFacts } from "./progress.ts";
 import { openReport, type Report, RunLog } from "./report.ts";
@@ -66,9 +67,11 @@ async function start(
 ): Promise<{ mesh: Mesh; started: Started }> {
   const { home, threads } = options;
   let mesh = await openMesh({ home, threads, progress: note });
+  const begin = () => owned(home, mesh.services.at(-1)!, () => options.begin(mesh));
   try {
+    await markInterrupted(home, mesh.telemetry.url);
     try {
-      return { mesh, started: await options.begin(mesh) };
+      return { mesh, started: await begin() };
     } catch (error) {
       // The learner of `sdpg up` trains one run at a time: a second one gets services of its own.
       if (mesh.owned || !(error instanceof RpcError) || error.code !== Code.RESOURCE_EXHAUSTED) {
@@ -78,7 +81,7 @@ async function start(
       mesh.learner.$close();
       await mesh.close();
       mesh = await openMesh({ home, threads, progress: note, ownServices: true });
-      return { mesh, started: await options.begin(mesh) };
+      return { mesh, started: await begin() };
     }
   } catch (error) {
     mesh.learner.$close();

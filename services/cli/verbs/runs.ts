@@ -4,7 +4,8 @@ import { sdpgHome } from "@sdpg/common/home.ts";
 import { verb } from "../flags.ts";
 import { duration, number, table } from "../format.ts";
 import { writeOut } from "../report.ts";
-import { rows } from "../store.ts";
+import { markInterrupted } from "../owners.ts";
+import { rowsFrom, withTelemetry } from "../store.ts";
 
 interface Row {
   run_id: string;
@@ -30,7 +31,11 @@ export const runs = verb({
   ].join("\n"),
   examples: ["./sdpg runs", "./sdpg runs --json"],
   async run({ options }) {
-    const found = await rows<Row>(sdpgHome(), query);
+    const home = sdpgHome();
+    const found = await withTelemetry(home, async (url) => {
+      await markInterrupted(home, url);
+      return await rowsFrom<Row>(url, query);
+    });
     if (options.json) {
       for (const row of found) writeOut(JSON.stringify(row));
     } else if (found.length === 0) {

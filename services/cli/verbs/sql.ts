@@ -2,7 +2,7 @@
 
 import { sdpgHome } from "@sdpg/common/home.ts";
 import { read, verb } from "../flags.ts";
-import { withAnswer } from "../store.ts";
+import { ask, withTelemetry } from "../store.ts";
 
 export const sql = verb({
   name: "sql",
@@ -31,7 +31,8 @@ export const sql = verb({
   async run({ positionals: [query], options }) {
     const terminal = Deno.stdout.isTerminal();
     const format = options.format ?? (terminal ? "PrettyCompactMonoBlock" : "TabSeparated");
-    return await withAnswer(sdpgHome(), query, format, async (body) => {
+    return await withTelemetry(sdpgHome(), async (url) => {
+      const body = await ask(url, query, format);
       await body.pipeTo(Deno.stdout.writable, { preventClose: true });
       return 0;
     });

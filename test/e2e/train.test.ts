@@ -1,0 +1,150 @@
+// A training through the whole mesh, as a program sees it, and what the store then holds.
+
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { ask, events, type Finished, sdpg, start, temporaryHome, tiny } from "./command.ts";
+
+const home = temporaryHome();
+let trained: Finished;
+beforeAll(async () => {
+  const args = ["--epochs", "3", "--seed", "7", "--run", "first", "--json", ...tiny];
+  trained = await sdpg(home.path, "train", "hopper", ...args, "evaluation.every=2");
+}, 120_000);
+afterAll(() => home[Symbol.dispose]());
+
+describe("train --json", () => {
+  test("tells the run, every epoch and the end, with all fields", () => {
+    expect(trained.stderr).not.toMatch(/error/i);
+    expect(trained.code).toBe(0);
+    const told = events(trained.stdout);
+    expect(told.map(({ event }) => event).filter((event) => event !== "evaluation"))
+      .toEqual(["run", "epoch", "epoch", "epoch", "done"]);
+    expect(told[0]).toMatchObject({ run_id: "first", task: "hopper", algorithm: "sdpg", seed: 7 });
+    expect(told[0].configuration).toMatchObject({ nominals: 4, auxiliaries: 3, horizon: 8 });
+
+    const epochs = told.filter(({ event }) => event === "epoch");
+    epochs.forEach((epoch, i) => {
+      expect(epoch).toMatchObject({
+        epoch: i + 1,
+        env_steps_nominal: (i + 1) * 4 * 8,
+        env_steps_total: (i + 1) * 16 * 8,
+        wall_time_s: expect.any(Number),
+      });
+      for (const name of ["return", "episode_length"]) {
+        expect(epoch[name] === null || Number.isFinite(epoch[name])).toBe(true);
+      }
+      const tops = Object.entries<number>(epoch.phases).filter(([name]) => !name.includes("/"));
+      expect(tops.map(([name]) => name)).toContain("rollout");
+      expect(Math.min(...Object.values<number>(epoch.phases))).toBeGreaterThanOrEqual(0);
+    });
+    const times = epochs.map(({ wall_time_s }) => wall_time_s);
+    expect(times).toEqual([...times].sort((a, b) => a - b));
+
+    const done = told.at(-1);
+    expect(done).toMatchObject({ run_id: "first", epochs: 3 });
+    expect(done.state_hash).toMatch(/^[0-9a-f]{64}$/);
+    expect(Deno.statSync(done.checkpoint).isDirectory).toBe(true);
+    expect(done.checkpoint.startsWith(`${home.path}/runs/first/checkpoints/`)).toBe(true);
+  });
+
+  test("tells an evaluation where one is due", () => {
+    const evaluations = events(trained.stdout).filter(({ event }) => event === "evaluation");
+    expect(evaluations.map(({ epoch, episodes }) => [epoch, episodes])).toEqual([[2, 16]]);
+  });
+
+  test("leaves no process, no shared memory and no list of services", () => {
+    expect(() => Deno.statSync(`${home.path}/services.json`)).toThrow(Deno.errors.NotFound);
+    expect(Deno.readTextFileSync(`${home.path}/runs/first/run.log`)).toMatch(/epoch 3/);
+  });
+});
+
+describe("the store after a training", () => {
+  test("has exactly one row per iteration and name, on all axes", async () => {
+    const [counts] = await ask(
+      home.path,
+      `SELECT count() AS n, uniqExact(iteration, name) AS distinct, uniqExact(iteration) AS epochs,
+         max(env_steps_total) AS steps, max(env_steps_nominal) AS nominal
+       FROM scalars WHERE run_id = 'first'`,
+    );
+    expect(counts.n).toBe(counts.distinct);
+    expect(counts).toMatchObject({ epochs: 3, steps: 3 * 16 * 8, nominal: 3 * 4 * 8 });
+  }, 60_000);
+
+  test("has reward terms that sum to the reward", async () => {
+    const rows = await ask(
+      home.path,
+      `SELECT iteration, sumIf(value, startsWith(name, 'reward_term/')) AS terms,
+         anyIf(value, name = 'rollout_reward') AS reward
+       FROM scalars WHERE run_id = 'first' GROUP BY iteration ORDER BY iteration`,
+    );
+    expect(rows.length).toBe(3);
+    for (const { terms, reward } of rows) {
+      expect(Math.abs(terms - reward)).toBeLessThanOrEqual(1e-4 * Math.max(1, Math.abs(reward)));
+    }
+  }, 60_000);
+
+  test("knows the run, its end, its evaluation and its services", async () => {
+    const [run] = await ask(home.path, "SELECT * FROM runs WHERE run_id = 'first'");
+    expect(run).toMatchObject({ task: "hopper", state: "done", seed: 7, epochs: 3 });
+    const [evaluation] = await ask(home.path, "SELECT iteration, episodes FROM evaluations");
+    expect(evaluation).toEqual({ iteration: 2, episodes: 16 });
+    const services = await ask(
+      home.path,
+      "SELECT service, max(proportional_bytes) AS pss FROM resources GROUP BY service ORDER BY service",
+    );
+    expect(services.map(({ service }) => service)).toEqual([
+      "cli",
+      "gpu-sim",
+      "learner",
+      "telemetry",
+    ]);
+    for (const { pss } of services) expect(pss).toBeGreaterThan(1e6);
+  }, 60_000);
+
+  test("is listed by runs, and evaluated by eval", async () => {
+    const listed = events((await sdpg(home.path, "runs", "--json")).stdout);
+    expect(listed).toMatchObject([{ run_id: "first", state: "done", iteration: 3 }]);
+    const { code, stdout, stderr } = await sdpg(
+      home.path,
+      "eval",
+      "first",
+      "--episodes=3",
+      "--json",
+    );
+    expect(stderr).not.toMatch(/Internal/);
+    expect(code).toBe(0);
+    const [result] = events(stdout);
+    expect(result).toMatchObject({ run_id: "first", epoch: 3, episodes: 3 });
+    const mean = result.returns.reduce((a: number, b: number) => a + b) / 3;
+    expect(result.return).toBeCloseTo(mean, 6);
+    const terms = Object.values<number>(result.reward_terms).reduce((a, b) => a + b, 0);
+    expect(terms).toBeCloseTo(mean, 2);
+  }, 120_000);
+});
+
+describe("beside a running training", () => {
+  test("sql answers, and a second training shares the store", async () => {
+    using other = temporaryHome();
+    const one = start(other.path, ["train", "hopper", "--run", "one", "--json", ...tiny]);
+    await one.event(({ event, epoch }) => event === "epoch" && epoch === 3);
+    const two = sdpg(other.path, "train", "walker", "--run=two", "--epochs=3", "--json", ...tiny);
+    const [{ n }] = await ask(
+      other.path,
+      "SELECT max(iteration) AS n FROM scalars WHERE run_id = 'one'",
+    );
+    expect(n).toBeGreaterThanOrEqual(1);
+    expect((await two).code).toBe(0);
+    // The first goes on: the second did not take the store down with it.
+    const before = events((await sdpg(other.path, "runs", "--json")).stdout);
+    expect(before.map(({ run_id, state }) => [run_id, state])).toEqual([
+      ["one", "running"],
+      ["two", "done"],
+    ]);
+    one.signal("SIGINT");
+    expect((await one.finished).code).toBe(0);
+    const rows = await ask(
+      other.path,
+      "SELECT run_id, count() = uniqExact(iteration, name) AS once FROM scalars GROUP BY run_id ORDER BY run_id",
+    );
+    expect(rows).toEqual([{ run_id: "one", once: 1 }, { run_id: "two", once: 1 }]);
+  }, 180_000);
+});

@@ -1,0 +1,101 @@
+// Wrong usage: exit code 2, one line on stderr, the nearest valid name, nothing started.
+
+import { afterAll, describe, expect, test } from "vitest";
+import { root, sdpg, temporaryHome } from "./command.ts";
+
+const home = temporaryHome();
+afterAll(() => home[Symbol.dispose]());
+
+const wrong: [args: string, hint: string][] = [
+  ["train hoper", `did you mean "hopper"?`],
+  ["train", "expected hopper or walker"],
+  ["train hopper walker", `Cannot use "walker"`],
+  ["train genesis/hopper", "write hopper"],
+  ["train hopper --algo spdg", `did you mean "sdpg"?`],
+  ["train hopper --obs rgb", "expected state"],
+  ["train hopper --preset papr", `did you mean "paper"?`],
+  ["train hopper --sed 3", `did you mean "--seed"?`],
+  ["train hopper --seed -3", "expected a whole number"],
+  ["train hopper --epochs 0", "expected a whole number, 1 or more"],
+  ["train hopper --minutes soon", "expected a number above 0"],
+  ["train hopper --run Upper", "expected a-z, 0-9 and -"],
+  ["train hopper --num_envs 4096", "nominals"],
+  ["trian hopper", `did you mean "train"?`],
+  ["resume nothing", `Cannot find run "nothing"`],
+  ["eval", "Cannot eval without"],
+  ["sql", "Cannot sql without <query>"],
+  ["plot", "Cannot plot without <run>"],
+  ["test everything", "Cannot find the suite"],
+  ["bench speed", "Cannot find the bench"],
+  ["down now", "takes no argument"],
+];
+
+describe("wrong usage", () => {
+  test.each(wrong)("sdpg %s", async (args, hint) => {
+    const { code, stdout, stderr } = await sdpg(home.path, ...args.split(" "));
+    expect(stderr).toContain(hint);
+    expect(stderr.trimEnd().split("\n").length).toBe(1);
+    expect(stdout).toBe("");
+    expect(code).toBe(2);
+  }, 20_000);
+
+  test(
+    "a wrong configuration key or value is refused by the learner with the nearest key",
+    async () => {
+      const key = await sdpg(home.path, "train", "hopper", "actor.lrr=1");
+      expect(key.stderr).toMatch(/actor\.lrr.*"actor\.lr"/);
+      expect(key.code).toBe(2);
+      const value = await sdpg(home.path, "train", "hopper", "actor.lr=fast");
+      expect(value.stderr).toMatch(/actor\.lr.*expected.*fast/);
+      expect(value.code).toBe(2);
+      expect(() => Deno.statSync(`${home.path}/services.json`)).toThrow(Deno.errors.NotFound);
+    },
+    60_000,
+  );
+});
+
+describe("--help", () => {
+  const verbs = "train resume eval runs sql plot tasks algorithms up down doctor test bench";
+  test.each(verbs.split(" "))("%s explains itself", async (verb) => {
+    const { code, stdout, stderr } = await sdpg(home.path, verb, "--help");
+    expect(stdout).toContain(`usage: ./sdpg ${verb}`);
+    expect(stdout).toContain("examples:");
+    expect([code, stderr]).toEqual([0, ""]);
+  }, 20_000);
+
+  test("names every command", async () => {
+    const { stdout } = await sdpg(home.path, "--help");
+    for (const verb of verbs.split(" ")) {
+      expect(stdout).toMatch(new RegExp(`^  .*\\b${verb}\\b`, "m"));
+    }
+  }, 20_000);
+});
+
+describe("the launcher", () => {
+  const launch = (args: string[], env: Record<string, string> = {}) =>
+    new Deno.Command(`${root}/sdpg`, { args, env: { SDPG_HOME: home.path, ...env } }).output();
+
+  test("adds less than a second once everything is built", async () => {
+    await launch(["train", "hoper"]); // builds where something has changed
+    const seconds: number[] = [];
+    for (let i = 0; i < 5; i++) {
+      const started = performance.now();
+      expect((await launch(["train", "hoper"])).code).toBe(2);
+      seconds.push((performance.now() - started) / 1000);
+    }
+    expect(Math.min(...seconds)).toBeLessThan(1); // the command's own start included
+  }, 600_000);
+
+  test("refuses to install with SDPG_NO_INSTALL=1, naming what is missing", async () => {
+    using empty = temporaryHome();
+    // A copy without node_modules, and a PATH without the pinned Deno.
+    Deno.copyFileSync(`${root}/sdpg`, `${empty.path}/sdpg`);
+    Deno.chmodSync(`${empty.path}/sdpg`, 0o755);
+    const { code, stderr } = await new Deno.Command(`${empty.path}/sdpg`, {
+      args: ["runs"],
+      env: { SDPG_NO_INSTALL: "1", PATH: "/usr/bin:/bin" },
+    }).output();
+    expect(code).toBe(1);
+    expect(new TextDecoder().decode(stderr)).toMatch(/missing: .*SDPG_NO_INSTALL=1 forbids/);
+  }, 20_000);
+});
