@@ -3,6 +3,7 @@
 // input.
 
 #include <errno.h>
+#include <google/protobuf/stubs/logging.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -50,7 +51,9 @@ int main(int argc, char** argv) {
     fprintf(stderr, "gpu-sim: %s\n", error.c_str());
     return 1;
   }
-  setenv("GRPC_VERBOSITY", "NONE", 0);  // what it would say is in our own lines
+  // What the libraries would say is in our own lines or in a call's status.
+  setenv("GRPC_VERBOSITY", "NONE", 0);
+  google::protobuf::SetLogHandler(nullptr);
 
   // Blocked before any thread starts, so that the signals reach the descriptor alone.
   sigset_t stopping;

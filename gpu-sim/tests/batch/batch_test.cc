@@ -112,13 +112,6 @@ std::uint64_t state_offset(const Batch& batch, std::uint32_t e) {
       (body - std::uint64_t{blocks} * lanes * 4 - batch.sizes().nominals * 4ull) / blocks;
   return e / lanes * stride + e % lanes * 4;
 }
-std::uint64_t progress_offset(const Batch& batch, std::uint32_t e) {
-  const std::uint32_t lanes = static_cast<std::uint32_t>(batch.lanes());
-  const std::uint32_t blocks = (batch.sizes().environments + lanes - 1) / lanes;
-  return batch.snapshot_bytes() - kHeader - batch.sizes().nominals * 4ull -
-         std::uint64_t{blocks} * lanes * 4 + e * 4ull;
-}
-
 const std::vector<float> kLogStd = {-0.5f, -0.5f, -0.5f};
 
 TEST(Batch, WithoutNoiseAuxiliariesEqualTheirNominalBitForBit) {
@@ -152,7 +145,9 @@ TEST(Batch, StartsEpisodesFromTheResetDistribution) {
       high = std::max<double>(high, o[i]);
     }
     for (int i = 5; i < 11; ++i) EXPECT_EQ(o[i], 0.0f);
-    if (e > 0) EXPECT_NE(o, rig.observation(0, e - 1));
+    if (e > 0) {
+      EXPECT_NE(o, rig.observation(0, e - 1));
+    }
   }
   EXPECT_LT(low, -0.045);
   EXPECT_GT(high, 0.045);
@@ -357,8 +352,7 @@ TEST(Batch, ContainsANonFiniteEnvironment) {
       clean.segment(0, random, kLogStd);
       const auto state = clean.snapshot();
       ASSERT_TRUE(faulty.batch->restore(state.data(), state.size()).ok());
-      // An auxiliary is overwritten when a segment begins, so its nominal carries the poison there;
-      // to poison the auxiliary alone the fault must come later, through its own state.
+      // An auxiliary is overwritten when a segment begins, so its nominal carries the poison.
       const std::uint32_t nominal = poisoned / members * members;
       auto bad = state;
       edit_snapshot(&bad, state_offset(*faulty.batch, nominal), &poison, sizeof poison);
