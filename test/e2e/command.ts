@@ -6,13 +6,8 @@ import { join } from "node:path";
 export const root = new URL("../..", import.meta.url).pathname.replace(/\/$/, "");
 
 /** Small and quick, but the whole mesh: 16 environments, 8 steps. */
-export const tiny = [
-  "nominals=4",
-  "auxiliaries=3",
-  "horizon=8",
-  "evaluation.every=0",
-  "--threads=1",
-];
+export const small = ["nominals=4", "auxiliaries=3", "horizon=8", "--threads=1"];
+export const tiny = [...small, "evaluation.every=0"];
 
 export interface Finished {
   code: number;

@@ -1,12 +1,12 @@
 // A training through the whole mesh, as a program sees it, and what the store then holds.
 
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { ask, events, type Finished, sdpg, start, temporaryHome, tiny } from "./command.ts";
+import { ask, events, type Finished, sdpg, small, start, temporaryHome, tiny } from "./command.ts";
 
 const home = temporaryHome();
 let trained: Finished;
 beforeAll(async () => {
-  const args = ["--epochs", "3", "--seed", "7", "--run", "first", "--json", ...tiny];
+  const args = ["--epochs", "3", "--seed", "7", "--run", "first", "--json", ...small];
   trained = await sdpg(home.path, "train", "hopper", ...args, "evaluation.every=2");
 }, 120_000);
 afterAll(() => home[Symbol.dispose]());
