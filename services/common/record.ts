@@ -96,7 +96,10 @@ export interface RecorderOptions {
   service: string;
   /** Bounds of the queue; see the top of the file for what happens when it is full. */
   maxQueuedBytes?: number;
-  /** Longest time a row waits for company before it is sent. */
+  /**
+   * Longest time a row waits for company before it is sent (default 2 s). An insert costs the engine
+   * about 12 ms of a core however small it is, so this decides what telemetry takes from a training.
+   */
   intervalMs?: number;
   fetch?: typeof fetch;
   random?: () => number;
@@ -141,7 +144,7 @@ export class Recorder {
     this.#url = options.url.replace(/\/$/, "") + "/v1/logs";
     this.#service = options.service;
     this.#maxQueuedBytes = options.maxQueuedBytes ?? 32 * 1024 * 1024;
-    this.#intervalMs = options.intervalMs ?? 500;
+    this.#intervalMs = options.intervalMs ?? 2000;
     this.#fetch = options.fetch ?? fetch;
     this.#random = options.random ?? Math.random; // jitter only; nothing of it is recorded
     this.#instance = crypto.randomUUID();
