@@ -526,9 +526,9 @@ export class Sdpg implements Disposable {
     });
     this.#actorOptimiser.lr = lr;
     const parameters = trainable(this.#policy);
-    const before = actor.max_kl > 0 ? noGrad(() => parameters.map((p) => p.clone())) : [];
+    const before = noGrad(() => parameters.map((p) => p.clone()));
 
-    let sigmaBefore: Tensor | undefined;
+    let old: { mean: Tensor; logStd: Tensor } | undefined; // [T*N, A], clamped, before any step
     let loss = 0;
     let gradientNorm = 0;
     for (let step = 0; step < actor.regression_steps; step++) {
@@ -536,7 +536,7 @@ export class Sdpg implements Disposable {
       const predictedMean = clampTo(predicted.mean, actor.mean_bounds);
       const predictedLogStd = clampTo(predicted.logStd, actor.log_std_bounds)
         .expand([T * N, A]);
-      sigmaBefore ??= predictedLogStd.detach().exp();
+      old ??= { mean: predictedMean.detach(), logStd: predictedLogStd.detach() };
       let objective = actorLoss(
         predictedMean,
         predictedLogStd,
@@ -556,13 +556,13 @@ export class Sdpg implements Disposable {
       if (Number.isFinite(gradientNorm)) this.#actorOptimiser.step();
       else scalars.skipped_updates = (scalars.skipped_updates ?? 0) + 1;
     }
-    if (actor.max_kl > 0) this.#limitStep(segment, before, scalars);
+    if (actor.max_kl > 0) this.#limitStep(segment.observation, old!, before, scalars);
     if (this.#average !== undefined) {
       // A young average forgets faster, so that it does not drag the random start along.
       const retention = Math.min(actor.average, (1 + this.epoch) / (10 + this.epoch));
       this.#average.lerp(this.#policy, 1 - retention);
     }
-    if (entropy.mode === "auto") this.#updateTemperature(sigmaBefore!);
+    if (entropy.mode === "auto") this.#updateTemperature(old!.logStd.exp());
 
     scalars.actor_loss = loss;
     scalars.actor_grad_norm = gradientNorm;
@@ -589,14 +589,19 @@ export class Sdpg implements Disposable {
     return estimator.causal ? difference : holdOverStretches(difference, done.reshape([T, N, G]));
   }
 
-  /** Shortens the epoch's step until the mean KL divergence from the behaviour is about max_kl. */
-  #limitStep(segment: Segment, before: Tensor[], scalars: Record<string, number>) {
+  /** Shortens the epoch's step until the mean KL divergence from the old policy is about max_kl. */
+  #limitStep(
+    observation: Tensor,
+    old: { mean: Tensor; logStd: Tensor },
+    before: Tensor[],
+    scalars: Record<string, number>,
+  ) {
     const { actor } = this.#config;
     noGrad(() => {
-      const now = this.#policy.forward(segment.observation);
+      const now = this.#policy.forward(observation);
       const divergence = gaussianDivergence(
-        segment.action.reshape(now.mean.shape),
-        segment.logStd.expand(segment.action.shape).reshape(now.mean.shape),
+        old.mean,
+        old.logStd,
         clampTo(now.mean, actor.mean_bounds),
         clampTo(now.logStd, actor.log_std_bounds),
       );
@@ -636,7 +641,6 @@ export class Sdpg implements Disposable {
     }
     targets = targets.reshape([-1]);
     scalars.critic_target_mean = targets.mean().item();
-    const usable = Number.isFinite(targets.abs().max().item());
 
     const lr = learningRate(critic.lr_schedule, this.epoch, {
       lr: critic.lr,
@@ -645,8 +649,8 @@ export class Sdpg implements Disposable {
     this.#criticOptimiser.lr = lr;
     const samples = critic.nominals_only ? T * N : T * E;
     const drawn = Math.max(1, Math.round(samples * critic.sample_share));
-    let skipped = usable ? 0 : critic.passes * Math.ceil(drawn / critic.batch);
-    for (let pass = 0; pass < critic.passes && usable; pass++) {
+    let skipped = 0; // Mini-batches whose gradient was not finite: the pass leaves them out.
+    for (let pass = 0; pass < critic.passes; pass++) {
       using _scope = scope();
       using generator = generatorFor(this.#seed, Purpose.Shuffle, this.epoch, pass);
       const order = randperm(samples, generator).slice(0, 0, drawn);
