@@ -34,6 +34,7 @@ import {
 } from "./run.ts";
 import { type BatchOptions, type Simulation, SimulationError } from "./simulation.ts";
 import { scope, TorchError } from "./torch/mod.ts";
+import { type Outcome, Watcher } from "./watcher.ts";
 
 export interface LearnerOptions {
   /** SDPG_HOME: runs and their checkpoints. */
@@ -64,8 +65,6 @@ interface RunFile {
   task_hash: string;
   configuration: TrainingConfiguration;
 }
-
-type Outcome = { done: Extract<RunEvent, { kind: "done" }> } | { failed: string };
 
 /** A run being trained, or the last one that was. */
 interface ActiveRun {
@@ -454,115 +453,6 @@ export class Learner {
       if (error instanceof SimulationError) throw new RpcError(error.code, error.message);
       throw error;
     }
-  }
-}
-
-/** Events on their way to one watcher, never more than it granted credits for. */
-class Watcher {
-  #credits = 0;
-  #queue: WatchEvent[] = [];
-  #ended = false;
-  #wake = () => {};
-
-  grant(credits: number) {
-    this.#credits += credits;
-    this.#wake();
-  }
-
-  /** Without credit an epoch replaces one that waits; other events always wait their turn. */
-  offer(event: RunEvent) {
-    const message = watchEvent(event);
-    if (message === undefined || this.#ended) return;
-    const last = this.#queue.length - 1;
-    if (this.#credits <= this.#queue.length && message.case === "epoch") {
-      const waiting = this.#queue.findLastIndex((e) => e.case === "epoch");
-      if (waiting >= Math.max(0, this.#credits)) this.#queue.splice(waiting, 1);
-    } else if (last >= 4096) {
-      this.#queue.shift(); // A reader this slow has lost interest in the oldest.
-    }
-    this.#queue.push(message);
-    this.#wake();
-  }
-
-  end(outcome: Outcome) {
-    if (this.#ended) return;
-    this.#ended = true;
-    this.#queue.push(
-      "failed" in outcome
-        ? { case: "failed", value: { reason: outcome.failed } }
-        : watchEvent(outcome.done)!,
-    );
-    this.#wake();
-  }
-
-  /** Ends after `done` or `failed`, or when the watcher leaves. */
-  async *events(signal: AbortSignal): AsyncGenerator<WatchEvent> {
-    const abort = () => this.#wake();
-    signal.addEventListener("abort", abort);
-    try {
-      while (!signal.aborted) {
-        if (this.#queue.length > 0 && this.#credits > 0) {
-          this.#credits--;
-          const event = this.#queue.shift()!;
-          yield event;
-          if (event.case === "done" || event.case === "failed") return;
-        } else {
-          await new Promise<void>((resolve) => this.#wake = resolve);
-        }
-      }
-    } finally {
-      signal.removeEventListener("abort", abort);
-    }
-  }
-}
-
-type WatchEvent = Exclude<
-  NonNullable<MessageInitShape<typeof WatchRunResponseSchema>["event"]>,
-  { case: undefined }
->;
-
-/** The wire form of an event; `done` is sent once the run is closed, see Watcher.end. */
-function watchEvent(event: RunEvent): WatchEvent | undefined {
-  switch (event.kind) {
-    case "epoch":
-      return {
-        case: "epoch",
-        value: {
-          epoch: BigInt(event.epoch),
-          return: event.episodes?.return,
-          episodeLength: event.episodes?.length,
-          envStepsNominal: BigInt(event.envStepsNominal),
-          envStepsTotal: BigInt(event.envStepsTotal),
-          imagesRendered: BigInt(event.imagesRendered),
-          wallTimeS: event.wallTimeS,
-          gpuSeconds: event.gpuSeconds,
-          phases: event.phases,
-          scalars: event.scalars,
-        },
-      };
-    case "evaluation":
-      return {
-        case: "evaluation",
-        value: {
-          epoch: BigInt(event.epoch),
-          returnMean: event.returnMean,
-          returnStd: event.returnStd,
-          lengthMean: event.lengthMean,
-          episodes: event.returns.length,
-        },
-      };
-    case "done":
-      return {
-        case: "done",
-        value: {
-          epochs: BigInt(event.epochs),
-          return: event.return,
-          stateHash: event.stateHash,
-          checkpoint: event.checkpoint ?? "",
-        },
-      };
-    case "warning":
-      return undefined;
   }
 }
 
