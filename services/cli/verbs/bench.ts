@@ -2,8 +2,12 @@
 // machine differs more between minutes than engines do.
 
 import { join } from "node:path";
+import { toBinary } from "@bufbuild/protobuf";
+import { ModelSchema } from "@proto/sdpg/model/v1/model_pb.ts";
 import { checkoutDirectory, sdpgHome } from "@sdpg/common/home.ts";
 import { didYouMean } from "@sdpg/common/suggest.ts";
+import { loadTask } from "@sdpg/tasks/mod.ts";
+import { listTaskNames } from "../catalogue.ts";
 import { read, UsageError, verb } from "../flags.ts";
 import { megabytes, table } from "../format.ts";
 import { openMesh } from "../mesh.ts";
@@ -51,41 +55,28 @@ export const bench = verb({
   },
 });
 
-/** The native program measures; it is handed each task's MJCF and compiled model. */
+/** The native program measures each task; it is handed the MJCF and our compiled model of it. */
 async function physics({ json }: { json: boolean }): Promise<number> {
-  const program = join(checkoutDirectory, "build/gpu-sim/bench_physics");
   const scratch = await Deno.makeTempDir({ prefix: "sdpg-bench-" });
+  const lines: string[] = [];
   try {
-    const models: string[] = [];
-    for (const task of ["hopper", "walker"]) {
+    for (const task of listTaskNames()) {
       const compiled = join(scratch, `${task}.binpb`);
-      await run(Deno.execPath(), [
-        "run",
-        "-q",
-        "-P=compile",
-        "tasks/compile.ts",
-        task,
-        "--out",
-        compiled,
-      ]);
-      models.push(task, join(checkoutDirectory, "tasks", task, "model.xml"), compiled);
+      await Deno.writeFile(compiled, toBinary(ModelSchema, (await loadTask(task)).model));
+      const mjcf = join(checkoutDirectory, "tasks", task, "model.xml");
+      console.error(`measuring ${task}`);
+      const program = join(checkoutDirectory, "build/gpu-sim/bench_physics");
+      lines.push(...await run(program, ["--model", compiled, "--mjcf", mjcf]));
     }
-    const lines = await run(program, models);
-    return show(lines, json);
   } finally {
     await Deno.remove(scratch, { recursive: true });
   }
+  return show(lines, json);
 }
 
 async function mesh({ json }: { json: boolean }): Promise<number> {
-  const lines = await run(Deno.execPath(), [
-    "run",
-    "-q",
-    "-P=learner",
-    "services/learner/bench_mesh.ts",
-    "--json",
-  ]);
-  return show(lines, json);
+  const program = join(checkoutDirectory, "services/learner/bench_mesh.ts");
+  return show(await run(Deno.execPath(), ["run", "-q", "-P=bench", program, "--json"]), json);
 }
 
 /** Starts services, trains at the paper's size and samples every service four times a second. */
