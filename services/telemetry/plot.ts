@@ -151,10 +151,14 @@ export function drawCurves(curves: Curve[], axes: PlotAxis[], metric: string): s
     `height="${height}" role="img" aria-labelledby="title about">\n` +
     `<title id="title">${escapeXml(`Learning curves: ${tasks.join(", ")}`)}</title>\n` +
     `<desc id="about">${escapeXml(`${what} of runs ${names}. ${spoken(curves)}`)}</desc>\n` +
-    `<style>${style}</style>\n${panels.join("")}${legends.join("")}</svg>\n`;
+    `<style>${style}</style>\n<rect class="paper" width="${width}" height="${height}"/>\n${
+      panels.join("")
+    }${legends.join("")}</svg>\n`;
 }
 
+// The picture brings its own paper: a page may be light where the reader's system is dark.
 const style = `
+  .paper { fill: #ffffff }
   text { font: 12px system-ui, sans-serif; fill: #24292f }
   .heading { font-size: 14px; font-weight: 600 }
   .grid { stroke: #24292f; stroke-opacity: .15 }
@@ -162,6 +166,7 @@ const style = `
   .seed { fill: none; stroke-width: 1.2; stroke-opacity: .55 }
   .mean { fill: none; stroke-width: 2.6 }
   @media (prefers-color-scheme: dark) {
+    .paper { fill: #0d1117 }
     text { fill: #e6edf3 }
     .grid, .frame { stroke: #e6edf3 }
     .seed, .mean { filter: brightness(1.35) }
@@ -178,8 +183,8 @@ function panel(
   const { label, unit, divisor } = plotAxes[axis];
   const xs = curves.flatMap(({ points }) => points.map((point) => Number(point[axis]) / divisor));
   const ys = curves.flatMap(({ points }) => points.map(({ value }) => value));
-  const x = scale(0, Math.max(...xs), 0, size.panelWidth);
-  const y = scale(Math.min(0, ...ys), Math.max(...ys), size.panelHeight, 0);
+  const x = scale(0, largest(xs), 0, size.panelWidth);
+  const y = scale(Math.min(0, smallest(ys)), largest(ys), size.panelHeight, 0);
 
   let svg = "";
   for (const tick of x.ticks) {
@@ -285,6 +290,9 @@ function spoken(curves: Curve[]): string {
 
 const colourOf = (group: string, groups: string[]) =>
   colours[groups.indexOf(group) % colours.length];
+// Not Math.max(...values): a curve may have more points than a call may have arguments.
+const largest = (values: number[]) => values.reduce((a, b) => Math.max(a, b), -Infinity);
+const smallest = (values: number[]) => values.reduce((a, b) => Math.min(a, b), Infinity);
 const round = (value: number) => Math.round(value * 100) / 100;
 const show = (value: number) => String(Number(value.toPrecision(4)));
 const escapeXml = (text: string) => text.replace(/[<>&"']/g, (char) => `&#${char.charCodeAt(0)};`);

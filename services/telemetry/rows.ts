@@ -189,6 +189,8 @@ function readEvaluation(log: Attributes, rows: Rows): void {
     throw log.wrong("rl.lengths", "whole numbers from 0", String(lengths));
   }
   const { mean, std, ci95 } = summary(returns);
+  const lowest = returns.reduce((a, b) => Math.min(a, b));
+  const highest = returns.reduce((a, b) => Math.max(a, b));
   const key = { runId, iteration, name: "", source: "", sequence: 0 };
   rows.evaluations.push({
     cells: [
@@ -196,9 +198,7 @@ function readEvaluation(log: Attributes, rows: Rows): void {
       iteration,
       ...axes,
       returns.length,
-      ...[mean, std, ci95, Math.min(...returns), Math.max(...returns), summary(lengths).mean].map(
-        floatCell,
-      ),
+      ...[mean, std, ci95, lowest, highest, summary(lengths).mean].map(floatCell),
       log.time,
     ],
     ...key,

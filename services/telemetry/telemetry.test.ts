@@ -2,6 +2,7 @@
 // exactly once, through kills of the service, full queues and refusals.
 
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { fileURLToPath } from "node:url";
 import { Recorder } from "@sdpg/common/record.ts";
 import { freePort, startTestService, type TestService } from "./service_for_tests.ts";
 import { drawCurves, meanOf, plotRuns, readCurves, scale } from "./plot.ts";
@@ -334,6 +335,36 @@ describe("the service", () => {
     );
     Deno.removeSync(other, { recursive: true });
   });
+  test("ends with 2 for wrong usage, 0 for --help and for the end of its stdin", async () => {
+    const other = Deno.makeTempDirSync({ prefix: "sdpg-telemetry-" });
+    const main = fileURLToPath(new URL("./main.ts", import.meta.url));
+    const run = (args: string[], stdin: "null" | "piped" = "null") =>
+      new Deno.Command(Deno.execPath(), {
+        args: ["run", "-A", main, ...args],
+        stdin,
+        stdout: "piped",
+        stderr: "piped",
+      });
+    const wrong = await run(["--hom", other]).output();
+    expect(wrong.code).toBe(2);
+    expect(new TextDecoder().decode(wrong.stderr)).toBe(
+      'Cannot use --hom: unknown flag; did you mean "home"?\n',
+    );
+    const help = await run(["--help"]).output();
+    expect(help.code).toBe(0);
+    expect(new TextDecoder().decode(help.stdout)).toContain("--home PATH");
+    const child = run(["--home", other, "--exit-with-parent"], "piped").spawn();
+    const errors = new Response(child.stderr).text();
+    const lines = child.stdout.getReader();
+    expect(new TextDecoder().decode((await lines.read()).value)).toMatch(
+      /^{"event":"listening","service":"telemetry","address":"127\.0\.0\.1:\d+"}\n$/,
+    );
+    await child.stdin.close();
+    expect((await child.status).code).toBe(0);
+    await lines.cancel();
+    await errors;
+    Deno.removeSync(other, { recursive: true });
+  }, 30_000);
   test("stores what it took before it ends on SIGTERM", async () => {
     const recorder = new Recorder({ url: service.url, service: "learner" });
     record(recorder, "sigterm", 1, 5);
