@@ -16,6 +16,7 @@ const SYMBOLS = {
   sdpg_last_error: { parameters: ["buffer", "i32"], result: "i32" },
   sdpg_version: { parameters: ["buffer", "i32"], result: "i32" },
   sdpg_set_num_threads: { parameters: ["i32"], result: "i32" },
+  sdpg_set_kernels: { parameters: ["buffer"], result: "i32" },
   sdpg_live: { parameters: [], result: "i32" },
   sdpg_free: { parameters: ["buffer", "i32"], result: "i32" },
   sdpg_op: { parameters: ["buffer"], result: "i32" },

@@ -1,12 +1,13 @@
 // Fused operators against their composed forms, against finite differences, and against themselves with another number
 // of threads: float rounding apart from the composed form, not a bit apart from any other thread count.
 
-import { afterAll, describe, expect, test } from "vitest";
+import { afterAll, afterEach, describe, expect, test } from "vitest";
 import {
   Adam,
   clipGradNorm,
   fromArray,
   Generator,
+  type Kernels,
   mlpForward,
   mlpRegress,
   mseLoss,
@@ -14,15 +15,25 @@ import {
   randn,
   randperm,
   scope,
+  setKernels,
   setNumThreads,
   type Tensor,
   TorchError,
+  version,
   zeroGrad,
   zeros,
 } from "./mod.ts";
 
+import { sha256 } from "./safetensors.ts";
+
 const EPS = 1e-5;
+const best = version().kernels;
+/** Every instruction set this CPU runs: a better one runs the lesser ones too. */
+const sets = (["avx512", "avx2", "baseline"] as Kernels[]).slice(
+  ["avx512", "avx2", "baseline"].indexOf(best),
+);
 afterAll(() => setNumThreads(1));
+afterEach(() => setKernels(best));
 
 /** Random parameters of all kinds, so that no gradient is zero by symmetry. */
 function network(widths: number[], generator: Generator): Tensor[] {
@@ -45,7 +56,7 @@ function composed(x: Tensor, p: readonly Tensor[]): Tensor {
   return h.linear(p.at(-2)!, p.at(-1)!);
 }
 
-const bytes = (ts: Tensor[]) => ts.map((t) => t.bytes());
+const bytes = (ts: Tensor[]) => ts.map((t) => sha256(t.bytes()));
 
 function expectClose(actual: Tensor, expected: Tensor, relative: number) {
   const difference = actual.sub(expected).abs().max().item();
@@ -76,12 +87,15 @@ describe("mlpForward()", () => {
       return [y.detach(), ...[x, ...p].map((t) => t.grad()!.clone())];
     };
     const expected = run(composed);
-    setNumThreads(1);
-    const actual = run((x, p) => mlpForward(x, p, EPS));
-    actual.forEach((t, i) => expectClose(t, expected[i], 1e-5));
-    for (const threads of [2, 3]) {
-      setNumThreads(threads);
-      expect(bytes(run((x, p) => mlpForward(x, p, EPS)))).toEqual(bytes(actual));
+    for (const set of sets) {
+      setKernels(set);
+      setNumThreads(1);
+      const actual = run((x, p) => mlpForward(x, p, EPS));
+      actual.forEach((t, i) => expectClose(t, expected[i], 1e-5));
+      for (const threads of [2, 3]) {
+        setNumThreads(threads);
+        expect(bytes(run((x, p) => mlpForward(x, p, EPS)))).toEqual(bytes(actual));
+      }
     }
   });
 
@@ -118,12 +132,15 @@ describe("mlpForward()", () => {
     const p = [[1, 0], [0, 0], [1, 1], [0, 0], [1, -1], [0]].map((v, i) =>
       fromArray(v, [[2, 1], [2], [2], [2], [1, 2], [1]][i])
     );
-    const y = noGrad(() => mlpForward(fromArray(inputs, [inputs.length, 1]), p, big));
-    Array.from(y.toArray() as Float32Array).forEach((value, i) => {
-      const e = inputs[i] > 0 ? inputs[i] : Math.expm1(Math.fround(inputs[i]));
-      const exact = e / Math.sqrt(e * e / 4 + big); // mean e/2, variance e²/4, difference e
-      expect(Math.abs(value - exact)).toBeLessThanOrEqual(1e-6 * Math.abs(exact));
-    });
+    for (const set of sets) {
+      setKernels(set);
+      const y = noGrad(() => mlpForward(fromArray(inputs, [inputs.length, 1]), p, big));
+      Array.from(y.toArray() as Float32Array).forEach((value, i) => {
+        const e = inputs[i] > 0 ? inputs[i] : Math.expm1(Math.fround(inputs[i]));
+        const exact = e / Math.sqrt(e * e / 4 + big); // mean e/2, variance e²/4, difference e
+        expect(Math.abs(value - exact)).toBeLessThanOrEqual(1e-6 * Math.abs(exact));
+      });
+    }
   });
 
   test("gradients match finite differences of a double-precision computation", () => {
@@ -201,28 +218,32 @@ describe("mlpRegress()", () => {
   }
   const copies = (p: Tensor[]) => p.map((t) => t.detach().clone().requiresGrad_());
 
-  test("parameters, moments and reports follow the composed pass to float rounding", () => {
-    using _s = scope();
-    const { x, y, p, order } = problem(31n);
-    const q = copies(p);
-    using fused = new Adam(p, { lr: 1e-3 }), plain = new Adam(q, { lr: 1e-3 });
-    // 1500 = 3 · 400 + 300: the last mini-batch is shorter. Norm 1 clips, as at the start of training.
-    const result = mlpRegress(fused, x, y, order, { batchSize: 400, maxGradNorm: 1, eps: EPS });
-    const { losses, norms } = passComposed(q, plain, x, y, order, 400, 1);
-    expect(result.steps).toBe(4);
-    expect(fused.steps).toBe(4);
-    expect(norms[0]).toBeGreaterThan(1);
-    const mean = (losses[0] + losses[1] + losses[2]) * 400 / 1500 + losses[3] * 300 / 1500;
-    expect(result.loss).toBeCloseTo(mean, 4);
-    expect(result.lastLoss).toBeCloseTo(losses[3], 4);
-    expect(result.gradNorm).toBeCloseTo(norms.reduce((a, b) => a + b) / 4, 3);
-    // Adam divides by √v̂, which magnifies rounding of near-zero gradients: compare with the step size.
-    p.forEach((t, i) => {
-      expect(t.sub(q[i]).abs().max().item()).toBeLessThan(2e-2 * 4 * 1e-3);
-      expectClose(fused.m[i], plain.m[i], 1e-3);
-      expectClose(fused.v[i], plain.v[i], 1e-3);
-    });
-  });
+  test.each(sets)(
+    "%s: parameters, moments, reports follow the composed pass to rounding",
+    (set) => {
+      using _s = scope();
+      setKernels(set);
+      const { x, y, p, order } = problem(31n);
+      const q = copies(p);
+      using fused = new Adam(p, { lr: 1e-3 }), plain = new Adam(q, { lr: 1e-3 });
+      // 1500 = 3 · 400 + 300: the last mini-batch is shorter. Norm 1 clips, as at the start of training.
+      const result = mlpRegress(fused, x, y, order, { batchSize: 400, maxGradNorm: 1, eps: EPS });
+      const { losses, norms } = passComposed(q, plain, x, y, order, 400, 1);
+      expect(result.steps).toBe(4);
+      expect(fused.steps).toBe(4);
+      expect(norms[0]).toBeGreaterThan(1);
+      const mean = (losses[0] + losses[1] + losses[2]) * 400 / 1500 + losses[3] * 300 / 1500;
+      expect(result.loss).toBeCloseTo(mean, 4);
+      expect(result.lastLoss).toBeCloseTo(losses[3], 4);
+      expect(result.gradNorm).toBeCloseTo(norms.reduce((a, b) => a + b) / 4, 3);
+      // Adam divides by √v̂, which magnifies rounding of near-zero gradients: compare with the step size.
+      p.forEach((t, i) => {
+        expect(t.sub(q[i]).abs().max().item()).toBeLessThan(2e-2 * 4 * 1e-3);
+        expectClose(fused.m[i], plain.m[i], 1e-3);
+        expectClose(fused.v[i], plain.v[i], 1e-3);
+      });
+    },
+  );
 
   test("any number of threads gives the same bits, and passes reduce the loss", () => {
     using _s = scope();

@@ -497,7 +497,8 @@ test("conv2d() agrees with a direct sum", () => {
 });
 
 test("version() names libtorch and a fast BLAS", () => {
-  const { torch, blas, parallel } = version();
+  const { torch, blas, parallel, kernels } = version();
+  expect(kernels).toMatch(/^(avx512|avx2|baseline)$/);
   expect(torch).toMatch(/^\d+\.\d+/);
   expect(blas).toMatch(/OpenBLAS|MKL/);
   expect(parallel).toMatch(/threads/);

@@ -6,8 +6,10 @@
 
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <atomic>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <sstream>
 #include <vector>
@@ -29,19 +31,40 @@ namespace baseline {
 extern const MlpKernels table;
 }
 
-const MlpKernels& kernels() {
-  static const MlpKernels& best = []() -> const MlpKernels& {
+namespace {
+
+// Best first.
+std::vector<const MlpKernels*> runnable() {
+  std::vector<const MlpKernels*> all;
 #if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw")) {
-      return avx512::table;
-    }
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return avx2::table;
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw")) {
+    all.push_back(&avx512::table);
+  }
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) all.push_back(&avx2::table);
 #endif
-    return baseline::table;
-  }();
-  return best;
+  all.push_back(&baseline::table);
+  return all;
+}
+
+std::atomic<const MlpKernels*>& chosen() {
+  static std::atomic<const MlpKernels*> kernels{runnable().front()};
+  return kernels;
+}
+
+}  // namespace
+
+const MlpKernels& kernels() { return *chosen().load(); }
+
+bool choose_kernels(const char* name) {
+  for (const MlpKernels* each : runnable()) {
+    if (std::strcmp(each->name, name) == 0) {
+      chosen() = each;
+      return true;
+    }
+  }
+  return false;
 }
 
 int32_t tile_blocks(const MlpNet& net) {

@@ -64,7 +64,10 @@ struct MlpKernels {
                const AdamCoefficients& c);
 };
 
+// The set in use: the best this CPU runs, unless choose_kernels() named another ("avx512", "avx2",
+// "baseline"), which returns false for one that is unknown or that this CPU cannot run.
 const MlpKernels& kernels();
+bool choose_kernels(const char* name);
 
 // Blocks of a tile, by the widths alone: its working set stays inside a second-level cache.
 int32_t tile_blocks(const MlpNet& net);

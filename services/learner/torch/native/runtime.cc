@@ -375,7 +375,7 @@ int32_t sdpg_version(uint8_t* text, int32_t size) {
     std::ostringstream out;
     out << "{\"torch\":\"" << TORCH_VERSION << "\",\"blas\":\"" << escape(prepare())
         << "\",\"parallel\":\"libtorch 1 thread, fused operators " << workers::threads()
-        << " threads (" << kernels().name << ")\"}";
+        << " threads\",\"kernels\":\"" << kernels().name << "\"}";
     return copy_text(out.str(), text, size);
   });
 }
@@ -386,6 +386,13 @@ int32_t sdpg_set_num_threads(int32_t threads) {
     prepare();
     workers::set_threads(threads);
     return workers::threads();
+  });
+}
+
+int32_t sdpg_set_kernels(const char* name) {
+  return guard<int32_t>(-1, "choose an instruction set", [&] {
+    if (!choose_kernels(name)) refuse(std::string("this CPU cannot run \"") + name + "\"");
+    return 0;
   });
 }
 

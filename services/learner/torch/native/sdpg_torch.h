@@ -48,6 +48,10 @@ SDPG_EXPORT int32_t sdpg_version(uint8_t* text, int32_t size);
 // thread, so that no result depends on a thread count). Returns the number now in use, or -1.
 SDPG_EXPORT int32_t sdpg_set_num_threads(int32_t threads);
 
+// Instruction set of the fused operators: "avx512", "avx2" or "baseline" (at load: the best the CPU
+// has). Results differ in rounding between sets. Returns 0, or -1 for one this CPU cannot run.
+SDPG_EXPORT int32_t sdpg_set_kernels(const char* name);
+
 // Handles in use in this process.
 SDPG_EXPORT int32_t sdpg_live(void);
 
