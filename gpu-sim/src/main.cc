@@ -47,6 +47,10 @@ int main(int argc, char** argv) {
     fputs(server::kUsage, stdout);
     return 0;
   }
+  if (!server::check_log_level(&error)) {
+    fprintf(stderr, "gpu-sim: %s\n", error.c_str());
+    return 2;
+  }
   if (core::select_kernels(core::Precision::kFloat32, options.isa, &error) == nullptr) {
     fprintf(stderr, "gpu-sim: %s\n", error.c_str());
     return 1;

@@ -1,10 +1,35 @@
 #include "server/log.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
 namespace sdpg::server {
+namespace {
+
+constexpr const char* kLevels[] = {"debug", "info", "warn", "error", "off"};
+
+// Index in kLevels, or -1.
+int level_index(const std::string& name) {
+  for (int i = 0; i < 5; ++i) {
+    if (name == kLevels[i]) return i;
+  }
+  return -1;
+}
+
+std::string chosen_level() {
+  const char* chosen = getenv("SDPG_LOG");
+  return chosen == nullptr || *chosen == 0 ? "info" : chosen;
+}
+
+}  // namespace
+
+bool check_log_level(std::string* error) {
+  if (level_index(chosen_level()) >= 0) return true;
+  *error = "SDPG_LOG: expected debug, info, warn, error or off, got '" + chosen_level() + "'";
+  return false;
+}
 
 std::string json_string(const std::string& text) {
   std::string out = "\"";
@@ -25,6 +50,7 @@ std::string json_string(const std::string& text) {
 
 void log(const char* level, const std::string& message,
          std::initializer_list<std::pair<const char*, std::string>> fields) {
+  if (level_index(level) < level_index(chosen_level())) return;
   timespec now;
   clock_gettime(CLOCK_REALTIME, &now);
   tm utc;

@@ -1,4 +1,5 @@
 // Log lines as JSON objects on standard error: {"time","level","service","message", fields...}.
+// SDPG_LOG chooses the lowest level that is written: debug, info (also when unset), warn, error, off.
 #pragma once
 
 #include <initializer_list>
@@ -6,6 +7,9 @@
 #include <utility>
 
 namespace sdpg::server {
+
+// False and one line in `error` when SDPG_LOG is none of the levels.
+bool check_log_level(std::string* error);
 
 std::string json_string(const std::string& text);
 

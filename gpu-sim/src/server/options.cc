@@ -48,7 +48,8 @@ bool is_address(const std::string& text) {
 
 bool parse_options(int argc, char** argv, Options* options, std::string* error) {
   const auto refuse = [&](const std::string& line) {
-    *error = "gpu-sim: " + line + "; see gpu-sim --help";
+    *error = "gpu-sim: ";
+    error->append(line).append("; see gpu-sim --help");
     return false;
   };
   bool served = false;

@@ -8,6 +8,7 @@
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -32,6 +33,7 @@ class ServerTest : public ::testing::Test {
  protected:
   void SetUp() override {
     google::protobuf::SetLogHandler(nullptr);
+    setenv("SDPG_LOG", "warn", 1);
     start({2, "", std::uint64_t{1} << 30, true});
   }
   void start(const ServiceOptions& options) {
