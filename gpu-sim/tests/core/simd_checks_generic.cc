@@ -1,0 +1,7 @@
+// See simd_checks.h.
+#define SDPG_ISA generic
+#include "core/simd_checks.h"
+
+sdpg::testing::SimdErrors sdpg::testing::simd_errors_generic(unsigned long long seed) {
+  return simd_errors<4>(seed);
+}
