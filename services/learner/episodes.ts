@@ -1,6 +1,7 @@
 // Returns and lengths of the nominal environments' episodes while training. Nominals act without
 // noise, so these are returns of the deterministic policy.
 
+import { FaultBit } from "@proto/sdpg/sim/v1/sim_pb.ts";
 import { fromArray, type Tensor } from "./torch/mod.ts";
 
 /** The newest `capacity` finished episodes, and the running sums of those under way. */
@@ -19,13 +20,14 @@ export class EpisodeMeter {
   }
 
   /**
-   * Takes in a segment of the nominals, all arrays [T, N].
-   * An episode that ends in a fault is not recorded: its return says nothing about the policy.
+   * Takes in a segment of the nominals, all arrays [T, N]. An episode that ends because its state
+   * became non-finite is not recorded: its return says nothing about the policy.
    */
   add(segment: {
     reward: ArrayLike<number>;
     ended: ArrayLike<number>;
-    faulted: ArrayLike<number>;
+    /** Bits of sdpg.sim.v1.FaultBit. */
+    faults: ArrayLike<number>;
     progress: ArrayLike<number>;
   }) {
     const nominals = this.#running.length;
@@ -34,7 +36,7 @@ export class EpisodeMeter {
       this.#running[k] += segment.reward[i];
       if (!segment.ended[i]) continue;
       this.finished++;
-      if (!segment.faulted[i]) {
+      if ((segment.faults[i] & FaultBit.NON_FINITE) === 0) {
         const slot = this.#recorded++ % this.capacity;
         this.#returns[slot] = this.#running[k];
         this.#lengths[slot] = segment.progress[i];

@@ -392,7 +392,7 @@ export class Sdpg implements Disposable {
     this.#meter.add({
       reward: reward.contiguous().toArray() as Float32Array,
       ended: nominal(tensors.terminated).add(nominal(tensors.truncated)).toArray() as Uint8Array,
-      faulted: nominal(tensors.fault).contiguous().toArray() as Uint8Array,
+      faults: nominal(tensors.fault).contiguous().toArray() as Uint8Array,
       progress: nominal(tensors.progress).contiguous().toArray() as Int32Array,
     });
 
@@ -436,8 +436,13 @@ export class Sdpg implements Disposable {
 
     const states = frozen.privileged.normaliseInto(this.#states, tensors.privileged);
     const observations = frozen.actor.normalise(tensors.actor);
-    let value = this.#target.infer(
-      frozen.privileged.normaliseInto(this.#successors, tensors.privilegedSuccessor),
+    // Terminated successors have no value; after a fault they may not even be finite.
+    let value = where(
+      tensors.terminated.ne(0),
+      0,
+      this.#target.infer(
+        frozen.privileged.normaliseInto(this.#successors, tensors.privilegedSuccessor),
+      ),
     );
     const largest = value.abs().max().item();
     scalars.value_abs_max = largest;
@@ -459,7 +464,7 @@ export class Sdpg implements Disposable {
       observation: observations.slice(0, 0, T).reshape([T * N, -1]),
       state: states.slice(0, 0, T).reshape([T * E, -1]),
       reward: this.#scaleRewards(frozen.returnDeviation),
-      successorValue: where(tensors.terminated.ne(0), 0, value),
+      successorValue: value,
       done,
       action: tensors.action.reshape([T, N, G, A]).select(2, 0),
       logStd: this.#config.actor.std === "state_dependent"
