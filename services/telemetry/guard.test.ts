@@ -201,6 +201,15 @@ describe("ClickHouse's HTTP interface", () => {
         format: "JSONEachRow",
       });
       expect(await result.json()).toEqual([{ a: 3, t: "ü'" }]);
+      const hard = ["it's", "back\\slash", "tab\t", "line\n", '"', "", "ü"];
+      for (const text of hard) {
+        const same = await client.query({
+          query: "SELECT {t:String} AS t, {l:Array(String)} AS l",
+          query_params: { t: text, l: [text, ...hard] },
+          format: "JSONEachRow",
+        });
+        expect(await same.json()).toEqual([{ t: text, l: [text, ...hard] }]);
+      }
       await expect(client.query({ query: "SELECT * FROM nothing" })).rejects.toMatchObject({
         code: "60",
         type: "UNKNOWN_TABLE",

@@ -183,7 +183,7 @@ async function answer(request: Request, url: URL, parts: HttpParts): Promise<Res
   let database = request.headers.get("x-clickhouse-database") ?? databaseName;
   for (const [name, value] of url.searchParams) {
     if (name.startsWith("param_")) {
-      parameters[name.slice("param_".length)] = parameterValue(sql, name.slice(6), value);
+      parameters[name.slice("param_".length)] = value;
     } else if (name === "default_format") format = value;
     else if (name === "database") database = value;
     else if (name !== "query" && !ignoredParameters.has(name)) {
@@ -228,24 +228,6 @@ async function answer(request: Request, url: URL, parts: HttpParts): Promise<Res
       }),
     },
   });
-}
-
-/**
- * Value of a parameter. ClickHouse reads a plain one as a field of TabSeparated, so clients escape it;
- * one of a composite type is written as a literal and stays as it is.
- */
-function parameterValue(sql: string, name: string, text: string): string {
-  const declared = new RegExp(`\\{\\s*${name.replace(/\W/g, "")}\\s*:\\s*(\\w+)`).exec(sql)?.[1];
-  if (/^(Array|Map|Tuple|Nested|JSON|Variant|Dynamic)$/.test(declared ?? "")) return text;
-  const escapes: Record<string, string> = {
-    t: "\t",
-    n: "\n",
-    r: "\r",
-    b: "\b",
-    f: "\f",
-    "0": "\0",
-  };
-  return text.replace(/\\(.)/gs, (_, char: string) => escapes[char] ?? char);
 }
 
 function engineError({ code, message }: EngineError, version: string): Response {

@@ -67,6 +67,7 @@ describe("scalars", () => {
     const second = ingest(); // another process: nothing remembered but the store
     const again = [3, 4, 5, 6].map((n) => iteration("replay", n, { a: n + 100, late: n }));
     await second.add(rows(again));
+    await second.add(rows(again.slice(2)));
     await second.stop();
     expect(
       await one(
@@ -76,6 +77,15 @@ describe("scalars", () => {
     ).toEqual({ v: [1, 2, 3, 4, 5, 106] });
     expect(await one("SELECT count() AS n FROM scalars WHERE run_id = 'replay' AND name = 'late'"))
       .toEqual({ n: 4 });
+  });
+  test("names with quotes and backslashes are told apart", async () => {
+    const names = { "it's": 1, "back\\slash": 2, 'say "x"': 3, "back": 4, "tab\t": 5 };
+    for (let i = 0; i < 2; i++) {
+      const service = ingest();
+      await service.add(rows([iteration("names", 1, names)]));
+      await service.stop();
+      expect(service.counts).toMatchObject(i === 0 ? { stored: 5 } : { stored: 0, repeated: 5 });
+    }
   });
   test("repetitions within one request and across requests that wait together are stored once", async () => {
     const service = ingest({ intervalMs: 50 });

@@ -1,0 +1,131 @@
+// The store on a ClickHouse server (SDPG_CLICKHOUSE_URL). With SDPG_TEST_CLICKHOUSE_URL the server is a
+// real one; without it, the engine in this process is put behind the part of ClickHouse's HTTP
+// interface that the client uses, so that what we send is still parsed and executed by the engine.
+
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { Session } from "chdb";
+import { decodeLogs, encodeLogs } from "@sdpg/common/otlp.ts";
+import { Ingest } from "./ingest.ts";
+import { migrate, readMigrations } from "./migrate.ts";
+import { rowsOf } from "./rows.ts";
+import { EngineError, openServer, parameterValue, type Store } from "./store.ts";
+
+const real = Deno.env.get("SDPG_TEST_CLICKHOUSE_URL");
+const directory = Deno.makeTempDirSync({ prefix: "sdpg-server-store-" });
+const runId = `server-${crypto.randomUUID().slice(0, 8)}`;
+let url = real ?? "";
+let server: Deno.HttpServer<Deno.NetAddr> | undefined;
+let store: Store;
+const seen: URL[] = [];
+
+beforeAll(async () => {
+  if (!real) {
+    server = serveEngine();
+    url = `http://user:secret@127.0.0.1:${server.addr.port}`;
+  }
+  store = await openServer(url);
+  await migrate(store, readMigrations());
+}, 30_000);
+afterAll(async () => {
+  await store.close();
+  await server?.shutdown();
+  Deno.removeSync(directory, { recursive: true });
+});
+
+function serveEngine() {
+  const writer = new Session(directory);
+  let reader: Session | undefined;
+  let inDatabase = false;
+  const answer = async (request: Request): Promise<Response> => {
+    const at = new URL(request.url);
+    seen.push(at);
+    if (at.pathname === "/ping") return new Response("Ok.\n");
+    const sql = [at.searchParams.get("query"), await request.text()].filter(Boolean).join("\n");
+    const parameters: Record<string, string> = {};
+    for (const [name, value] of at.searchParams) {
+      if (name.startsWith("param_")) {
+        parameters[name.slice(6)] = parameterValue(sql, name.slice(6), value);
+      }
+    }
+    try {
+      if (at.searchParams.has("database") && !inDatabase) {
+        await writer.queryAsync("USE sdpg");
+        inDatabase = true;
+      }
+      let session = writer;
+      if (at.searchParams.get("readonly") === "1") {
+        session = reader ??= new Session(directory, { connectionArgs: ["--readonly=1"] });
+        await session.queryAsync("USE sdpg");
+      }
+      const format = at.searchParams.get("default_format") ?? "TabSeparated";
+      const result = Object.keys(parameters).length > 0
+        ? await session.queryBindAsync(sql, parameters, { format })
+        : await session.queryAsync(sql, { format });
+      return new Response(result.bytes() as Uint8Array<ArrayBuffer>);
+    } catch (error) {
+      const text = (error as Error).message.replace(/^Query failed: /, "");
+      return new Response(text, { status: 500 });
+    }
+  };
+  return Deno.serve({ hostname: "127.0.0.1", port: 0, onListen: () => {} }, answer);
+}
+
+const iterations = (from: number, to: number) =>
+  rowsOf(decodeLogs(JSON.parse(encodeLogs(
+    { "service.instance.id": "s" },
+    Array.from({ length: to - from + 1 }, (_, i) => ({
+      eventName: "rl.iteration",
+      timeUnixNano: 1_700_000_000_000_000_000n + BigInt(i),
+      attributes: {
+        "rl.run.id": runId,
+        "rl.iteration": BigInt(from + i),
+        "rl.env_steps.nominal": 1n,
+        "rl.env_steps.total": 2n,
+        "rl.images": 0n,
+        "rl.wall_time": 0.5,
+        "rl.gpu_seconds": 0,
+        "rl.scalars": { "it's": from + i, bad: NaN },
+      },
+    })),
+  ))));
+
+describe("a ClickHouse server", () => {
+  test("takes rows exactly once, as the embedded store does", async () => {
+    const first = new Ingest(store, { intervalMs: 0 });
+    await first.add(iterations(1, 5));
+    await first.stop();
+    const second = new Ingest(store, { intervalMs: 0 });
+    await second.add(iterations(3, 8));
+    await second.stop();
+    const [row] = await store.rows<Record<string, unknown>>(
+      "SELECT toUInt32(count()) AS n, toUInt32(uniqExact(iteration, name)) AS u, " +
+        "sumIf(value, name = 'it''s') AS s FROM scalars WHERE run_id = {run:String}",
+      { run: runId },
+    );
+    expect(row).toEqual({ n: 16, u: 16, s: 36 });
+  });
+  test("answers questions in a read-only session with limits", async () => {
+    const answer = await store.ask({
+      sql: "SELECT {t:String} AS t, {l:Array(String)} AS l, count() > 0 AS some FROM scalars",
+      format: "JSONCompactEachRow",
+      parameters: { t: "it\\'s", l: "['it\\'s','b']" },
+    });
+    expect(JSON.parse(new TextDecoder().decode(answer.bytes))).toEqual(["it's", ["it's", "b"], 1]);
+    await expect(store.ask({ sql: "DROP TABLE scalars", format: "TSV", parameters: {} }))
+      .rejects.toMatchObject({ name: "EngineError", code: 164 });
+    if (!real) {
+      const settings = seen.findLast((at) => at.searchParams.get("readonly") === "1")!.searchParams;
+      expect(settings.get("max_execution_time")).toBe("60");
+      expect(settings.get("default_format")).toBe("TSV");
+    }
+  });
+  test("its errors keep their code, and its address hides the password", async () => {
+    await expect(store.command("SELECT * FROM nothing")).rejects.toBeInstanceOf(EngineError);
+    await expect(store.command("SELECT * FROM nothing")).rejects.toMatchObject({ code: 60 });
+    expect(store.place).not.toContain("secret");
+    await expect(openServer("http://user:secret@127.0.0.1:1")).rejects.toThrow(
+      /^Cannot reach ClickHouse at 127\.0\.0\.1:1 \(SDPG_CLICKHOUSE_URL\): (?!.*secret)/,
+    );
+    await expect(openServer("postgres://x")).rejects.toThrow("Cannot use SDPG_CLICKHOUSE_URL");
+  });
+});
