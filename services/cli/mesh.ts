@@ -23,6 +23,7 @@ import {
   CliError,
   isAlive,
   lastLine,
+  makeFifo,
   type ServiceProcess,
   signalProcess,
   startService,
@@ -75,7 +76,7 @@ export async function leaseTelemetry(home: string): Promise<TelemetryLease> {
       entry = undefined;
     }
     if (!entry) {
-      fifo = await makeFifo(home);
+      fifo = await makeFifo(leaseFifo(home));
       entry = await startService({
         service: "telemetry",
         command: Deno.execPath(),
@@ -130,17 +131,6 @@ function openFifo(home: string): Deno.FsFile | undefined {
     if (error instanceof Deno.errors.NotFound) return undefined;
     throw error;
   }
-}
-
-async function makeFifo(home: string): Promise<Deno.FsFile> {
-  const path = leaseFifo(home);
-  await Deno.remove(path).catch(() => {}); // most often there is none
-  const { success, stderr } = await new Deno.Command("mkfifo", { args: ["-m", "600", path] })
-    .output();
-  if (!success) {
-    throw new CliError(`Cannot create ${path}: ${new TextDecoder().decode(stderr).trim()}`);
-  }
-  return openFifo(home)!;
 }
 
 // ------------------------------------------------------------------------------ services.json
@@ -225,6 +215,9 @@ async function start(options: MeshOptions, progress: (line: string) => void): Pr
   const logs = join(home, "logs");
   Deno.mkdirSync(logs, { recursive: true, mode: 0o700 });
   const stdin = keep ? "none" : "pipe";
+  // gpu-sim lives as long as this process or its learner: a learner whose command was killed still
+  // finishes its epoch and takes a snapshot.
+  const simulationFifo = join(locksDirectory(home), `gpu-sim-${Deno.pid}.fifo`);
   const tag = keep ? "up" : String(Deno.pid);
   const stayWithUs = keep ? [] : ["--exit-with-parent"];
   const started: (ServiceEntry & Partial<ServiceProcess>)[] = [];
@@ -237,6 +230,7 @@ async function start(options: MeshOptions, progress: (line: string) => void): Pr
       await stopService(entry, graceMs[entry.service as keyof typeof graceMs]);
     }
     await telemetry?.release();
+    await Deno.remove(simulationFifo).catch(() => {}); // there only if the start failed
   };
   try {
     const telemetryStarts = leaseTelemetry(home);
@@ -246,7 +240,7 @@ async function start(options: MeshOptions, progress: (line: string) => void): Pr
       args: ["--serve", "sim", "--listen", "127.0.0.1:0", "--threads", String(threads)]
         .concat(stayWithUs),
       log: join(logs, `gpu-sim-${tag}.log`),
-      stdin,
+      stdin: keep ? "none" : { fifo: simulationFifo, held: await makeFifo(simulationFifo) },
     });
     const [lease, simulation] = await Promise.allSettled([telemetryStarts, simulationStarts]);
     if (lease.status === "fulfilled") telemetry = lease.value;
@@ -270,10 +264,15 @@ async function start(options: MeshOptions, progress: (line: string) => void): Pr
         env: { OPENBLAS_NUM_THREADS: String(threads), OMP_NUM_THREADS: String(threads) },
         log: join(logs, `learner-${tag}.log`),
         stdin,
-        lease: keep ? { lock: leaseLock(home), fifo: leaseFifo(home) } : undefined,
+        // It also has rows to send then, so it holds telemetry too.
+        holds: {
+          lock: leaseLock(home),
+          fifos: [leaseFifo(home)].concat(keep ? [] : [simulationFifo]),
+        },
       }),
     );
     const learner = started[1];
+    if (!keep) await Deno.remove(simulationFifo); // open where it is needed; the name is not
     await waitUntilServing(learner.address);
     if (keep) await register(home, ...started);
     const services = [lease.value.entry, ...started];
@@ -445,8 +444,9 @@ export async function up(options: Omit<MeshOptions, "keep">): Promise<ServiceEnt
 export async function down(home: string): Promise<ServiceEntry[]> {
   const order = ["learner", "gpu-sim", "telemetry"];
   const stopped: ServiceEntry[] = [];
+  const running = readServices(home);
   for (const name of order) {
-    const entry = readServices(home).find(({ service }) => service === name);
+    const entry = running.find(({ service }) => service === name);
     if (!entry) continue;
     if (name === "telemetry") {
       // It goes by itself with its last user; a training may still be one.

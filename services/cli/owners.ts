@@ -1,11 +1,13 @@
-// Which process trains a run: runs/<run_id>/learner.json holds it while it does. From that and the
-// store's "running" a later command sees that a run was cut off, and says so in the store.
+// Which process trains a run: runs/<run_id>/learner.json says so while it does. Where the file remains
+// and the process does not, a later command sees that the run was cut off and records it.
 
 import { join } from "node:path";
 import { runDirectory, type ServiceEntry, withLock, writeFileAtomic } from "@sdpg/common/home.ts";
 import { Recorder } from "@sdpg/common/record.ts";
 import { CliError, isAlive } from "./process.ts";
+import { readRunFile } from "./runfile.ts";
 import { rowsFrom } from "./store.ts";
+import { listRunDirectories } from "./sweep.ts";
 
 const markOf = (home: string, runId: string) => join(runDirectory(home, runId), "learner.json");
 
@@ -23,33 +25,64 @@ export async function owned<T>(
   });
 }
 
-/** Marks runs as interrupted that the store has as running and no living process trains. */
+/** The run has ended and its learner recorded how. */
+export function disown(home: string, runId: string): void {
+  try {
+    Deno.removeSync(markOf(home, runId));
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+}
+
+/** Records runs as interrupted whose learner is gone without having recorded an end. */
 export async function markInterrupted(home: string, telemetryUrl: string): Promise<string[]> {
   return await withLock(home, "runs.start", async () => {
-    const running = await rowsFrom<{ run_id: string }>(
+    const orphans = listRunDirectories(home).filter((runId) => isOrphan(home, runId));
+    if (orphans.length === 0) return [];
+    const states = new Map((await rowsFrom<{ run_id: string; state: string }>(
       telemetryUrl,
-      "SELECT run_id FROM runs WHERE state IN ('started', 'running')",
+      "SELECT run_id, state FROM runs",
+    )).map(({ run_id, state }) => [run_id, state]));
+    // A run killed in its first second is not in the store at all: run.json says what it was.
+    const cut = orphans.filter((runId) =>
+      ["started", "running"].includes(states.get(runId) ?? "started")
     );
-    const cut = running.map(({ run_id }) => run_id).filter((runId) => !isTrained(home, runId));
-    if (cut.length === 0) return [];
     const recorder = new Recorder({ url: telemetryUrl, service: "cli" });
     for (const runId of cut) {
-      recorder.run({ runId, state: "interrupted", reason: "its learner is gone" });
+      const { task, algorithm, preset, observation, seed, configuration } = readRunFile(
+        home,
+        runId,
+      );
+      recorder.run({
+        runId,
+        state: "interrupted",
+        reason: "its learner was killed",
+        task,
+        algorithm,
+        preset,
+        observation,
+        seed: BigInt(seed),
+        configuration,
+      });
     }
     const { dropped } = await recorder.flush(5000);
     await recorder.close();
     if (dropped > 0) {
       throw new CliError(`Cannot record that runs were interrupted: ${cut.join(", ")}`);
     }
+    for (const runId of orphans) disown(home, runId);
     return cut;
   });
 }
 
-function isTrained(home: string, runId: string): boolean {
+/** Whether a run was left by a process that no longer exists. */
+function isOrphan(home: string, runId: string): boolean {
+  let text: string;
   try {
-    return isAlive(JSON.parse(Deno.readTextFileSync(markOf(home, runId))));
+    text = Deno.readTextFileSync(markOf(home, runId));
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound || error instanceof SyntaxError) return false;
+    if (error instanceof Deno.errors.NotFound) return false;
     throw error;
   }
+  return !isAlive(JSON.parse(text));
 }

@@ -14,7 +14,7 @@ export interface ServiceProcess extends ServiceEntry {
   log: string;
   /** How it ended, once it did: "exit code 1", "signal SIGKILL". */
   ended: Promise<string>;
-  /** Closes stdin, which asks a service started with --exit-with-parent to stop. */
+  /** Gives up this process's part in keeping it alive; it stops when it was the last. */
   letGo(): Promise<void>;
 }
 
@@ -25,26 +25,28 @@ export interface StartOptions {
   env?: Record<string, string>;
   log: string;
   /**
-   * What the service's stdin is: "pipe" ends with this process, "none" never keeps it alive, and a
-   * path is a FIFO whose writers keep it alive together.
+   * What a service started with --exit-with-parent reads its end from: "pipe" ends with this process,
+   * a FIFO with the last process that holds it; "none" is for services that stay.
    */
-  stdin: "pipe" | "none" | { fifo: string };
-  /** File that the service keeps locked (shared) and FIFO that it keeps open while it lives. */
-  lease?: { lock: string; fifo: string };
+  stdin: "pipe" | "none" | { fifo: string; held?: Deno.FsFile };
+  /** FIFOs that the service keeps open, and a file that it keeps locked (shared), while it lives. */
+  holds?: { fifos: string[]; lock: string };
   timeoutMs?: number;
 }
 
 // The shell only arranges file descriptors and then becomes the service: same pid, no process between.
 const launch = `
-log=$1 fifo=$2 lease_lock=$3 lease_fifo=$4; shift 4
+log=$1 fifo=$2 lock=$3 hold_a=$4 hold_b=$5; shift 5
 exec 2>>"$log"
 if [ -n "$fifo" ]; then exec <"$fifo"; fi
-if [ -n "$lease_lock" ]; then exec 8<"$lease_lock" 9<>"$lease_fifo"; flock -s 8; fi
+if [ -n "$lock" ]; then exec 9<"$lock"; flock -s 9; fi
+if [ -n "$hold_a" ]; then exec 8<>"$hold_a"; fi
+if [ -n "$hold_b" ]; then exec 7<>"$hold_b"; fi
 exec "$@"`;
 
 /** Starts a service and waits for its ready line. Throws CliError when it ends or stays silent. */
 export async function startService(options: StartOptions): Promise<ServiceProcess> {
-  const { service, log, stdin, lease, timeoutMs = 60_000 } = options;
+  const { service, log, stdin, holds, timeoutMs = 60_000 } = options;
   const fifo = typeof stdin === "object" ? stdin.fifo : "";
   const child = new Deno.Command("sh", {
     args: [
@@ -53,8 +55,9 @@ export async function startService(options: StartOptions): Promise<ServiceProces
       "sh",
       log,
       fifo,
-      lease?.lock ?? "",
-      lease?.fifo ?? "",
+      holds?.lock ?? "",
+      holds?.fifos[0] ?? "",
+      holds?.fifos[1] ?? "",
       options.command,
       ...options.args,
     ],
@@ -99,14 +102,25 @@ export async function startService(options: StartOptions): Promise<ServiceProces
     log,
     ended,
     async letGo() {
-      if (stdin !== "pipe") return;
       try {
-        await child.stdin.close();
+        if (stdin === "pipe") await child.stdin.close();
+        else if (stdin !== "none") stdin.held?.close();
       } catch {
         // Already closed, or the process is gone: nothing is held any more.
       }
     },
   };
+}
+
+/** Creates a FIFO and opens it for reading and writing, which never blocks and keeps its reader alive. */
+export async function makeFifo(path: string): Promise<Deno.FsFile> {
+  await Deno.remove(path).catch(() => {}); // most often there is none
+  const { success, stderr } = await new Deno.Command("mkfifo", { args: ["-m", "600", path] })
+    .output();
+  if (!success) {
+    throw new CliError(`Cannot create ${path}: ${new TextDecoder().decode(stderr).trim()}`);
+  }
+  return Deno.openSync(path, { read: true, write: true });
 }
 
 /** Address in the ready line, or undefined when stdout ends without one. The rest is drained. */

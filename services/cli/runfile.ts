@@ -12,6 +12,8 @@ export interface RunFile {
   task: string;
   algorithm: string;
   preset: string;
+  observation: string;
+  configuration: unknown;
   seed: string;
   epochs: number;
   seconds: number;

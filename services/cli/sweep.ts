@@ -3,14 +3,20 @@
 // although their learner is gone.
 
 import { join } from "node:path";
-import { readServices, runsDirectory, withLock, writeServices } from "@sdpg/common/home.ts";
+import {
+  locksDirectory,
+  readServices,
+  runsDirectory,
+  withLock,
+  writeServices,
+} from "@sdpg/common/home.ts";
 
 /** `/sdpg-<uid>-<pid>-<label>-<16 hex>`: the objects gpu-sim makes. */
 const sharedMemoryPattern = /^sdpg-(\d+)-(\d+)-.*-[0-9a-f]{16}$/;
 
 export interface Swept {
   sharedMemory: string[];
-  logs: string[];
+  files: string[];
 }
 
 /** Removes what dead processes left. Safe to run beside live ones. */
@@ -20,7 +26,13 @@ export async function sweep(home: string): Promise<Swept> {
     writeServices(home, readServices(home));
     return Promise.resolve();
   });
-  return { sharedMemory: await sweepSharedMemory(), logs: await sweepLogs(join(home, "logs")) };
+  return {
+    sharedMemory: await sweepSharedMemory(),
+    files: [
+      ...await sweepFiles(join(home, "logs"), /-(\d+)\.log$/),
+      ...await sweepFiles(locksDirectory(home), /^gpu-sim-(\d+)\.fifo$/),
+    ],
+  };
 }
 
 /** /dev is closed to a Deno process with named permissions, so `ls` and `rm` do it. */
@@ -40,12 +52,12 @@ async function sweepSharedMemory(): Promise<string[]> {
   return stale;
 }
 
-/** Logs are named `<service>-<pid of the command>.log`. */
-async function sweepLogs(directory: string): Promise<string[]> {
+/** Removes files whose name holds the id of a command that is gone. */
+async function sweepFiles(directory: string, pattern: RegExp): Promise<string[]> {
   const removed: string[] = [];
   try {
     for await (const { name } of Deno.readDir(directory)) {
-      const match = /-(\d+)\.log$/.exec(name);
+      const match = pattern.exec(name);
       if (!match || exists(Number(match[1]))) continue;
       await Deno.remove(join(directory, name));
       removed.push(name);

@@ -6,7 +6,7 @@ import { UsageError } from "@sdpg/common/service.ts";
 import { runDirectory } from "@sdpg/common/home.ts";
 import type { Done, WatchRunResponse } from "@proto/sdpg/learner/v1/learner_pb.ts";
 import { type DeadService, describeDeath, type Mesh, openMesh, restartTelemetry } from "./mesh.ts";
-import { markInterrupted, owned } from "./owners.ts";
+import { disown, markInterrupted, owned } from "./owners.ts";
 import { CliError, delay } from "./process.ts";
 import type { Progress, RunFacts } from "./progress.ts";
 import { openReport, type Report, RunLog } from "./report.ts";
@@ -166,6 +166,7 @@ async function follow(
   if (outcome instanceof Error) {
     throw outcome instanceof RpcError ? plainly(outcome, mesh) : outcome;
   }
+  disown(options.home, runId);
   report.done(outcome!);
   log.done(outcome!);
   if (stopped) report.note(`stopped; go on with: ${resumeCommand}`);

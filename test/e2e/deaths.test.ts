@@ -98,7 +98,7 @@ describe("SIGKILL", () => {
   }, 120_000);
 
   test(
-    "of the command leaves no process, and the next one says the run was interrupted",
+    "of the command leaves no process; its learner has taken a checkpoint first",
     async () => {
       const running = await training("killed-command");
       const services = running.services();
