@@ -35,28 +35,8 @@ float cleaned(T x) {
 
 std::uint64_t align64(std::uint64_t bytes) { return (bytes + 63) / 64 * 64; }
 
-// Marks lanes of [count][lane] registers that hold an unusable number.
-template <class T>
-void mark_unusable(const T* registers, const std::vector<std::uint32_t>& which, std::uint32_t lanes,
-                   std::uint32_t* bad) {
-  for (const std::uint32_t r : which) {
-    const T* row = registers + r * lanes;
-    for (std::uint32_t lane = 0; lane < lanes; ++lane) bad[lane] |= !usable(row[lane]);
-  }
-}
-
-// [register][lane] to [lane][column]: `lanes` rows of registers `which`, or zeros for a bad lane's
-// unusable numbers.
-template <class T>
-void write_rows(const T* registers, const std::vector<std::uint32_t>& which, std::uint32_t lanes,
-                std::uint32_t count, const std::uint32_t* bad, float* out) {
-  const std::size_t columns = which.size();
-  for (std::size_t j = 0; j < columns; ++j) {
-    const T* row = registers + which[j] * lanes;
-    for (std::uint32_t lane = 0; lane < count; ++lane) {
-      out[lane * columns + j] = bad[lane] != 0 ? cleaned(row[lane]) : static_cast<float>(row[lane]);
-    }
-  }
+std::uint32_t count_of(const std::vector<std::uint32_t>& rows) {
+  return static_cast<std::uint32_t>(rows.size());
 }
 
 Status check_bounds(const sim::v1::ActionBounds& bounds) {
@@ -125,10 +105,11 @@ Status Batch::create(const sim::v1::CreateBatchRequest& request, const CreateOpt
                                              : core::Precision::kFloat32,
                                          options.isa, &error);
   if (batch->kernels_ == nullptr) return refuse(kFailedPrecondition, "%s", error.c_str());
-  batch->draw_actions_ = select_action_kernel(batch->kernels_->isa, batch->kernels_->lanes);
-  if (batch->draw_actions_ == nullptr)
-    return refuse(kInternal, "no action kernel for %s with %d lanes", batch->kernels_->isa,
-                  batch->kernels_->lanes);
+  batch->lane_kernels_ = select_lane_kernels(batch->kernels_->isa, batch->kernels_->lanes,
+                                             batch->kernels_->scalar_bytes);
+  if (batch->lane_kernels_ == nullptr)
+    return refuse(kInternal, "no lane kernels for %s with %d lanes of %d bytes",
+                  batch->kernels_->isa, batch->kernels_->lanes, batch->kernels_->scalar_bytes);
 
   const std::string model_bytes = request.model().SerializeAsString();
   const std::string task_bytes = request.task().SerializeAsString();
@@ -155,6 +136,12 @@ Status Batch::create(const sim::v1::CreateBatchRequest& request, const CreateOpt
   sizes.privileged = static_cast<std::uint32_t>(program.privileged.size());
   sizes.actor = static_cast<std::uint32_t>(program.actor.size());
   sizes.rewards = static_cast<std::uint32_t>(program.rewards.size());
+
+  for (std::uint32_t j = 0; j < sizes.actions; ++j) batch->action_rows_.push_back(j);
+  for (const task::Persistent& range : program.persistent) {
+    for (std::uint32_t r = 0; r < range.length; ++r)
+      batch->persistent_rows_.push_back(range.start + r);
+  }
 
   if (Status s = batch->allocate(options, request.label(), options.shared_memory); !s.ok())
     return s;
@@ -386,11 +373,33 @@ bool Batch::start_is_finite(Worker& worker) {
   for (std::uint32_t i = 0; i < rows_.state_end * lanes_; ++i) {
     if (!usable(rows[i])) return false;
   }
-  std::vector<std::uint32_t> bad(lanes_, 0);
+  const auto unusable = [&](const std::vector<std::uint32_t>& registers) {
+    return lane_kernels_->unusable(worker.registers, registers.data(), count_of(registers));
+  };
+  return (unusable(program_->privileged) | unusable(program_->actor)) == 0;
+}
+
+// Observations of `count` lanes from environment `first` on into one slot's arrays; numbers of
+// lanes marked in `bad` are cleaned.
+template <class T>
+void Batch::write_observations(std::uint32_t first, std::uint32_t count, std::uint32_t bad,
+                               const Worker& worker, float* privileged, float* actor) {
   const T* registers = reinterpret_cast<const T*>(worker.registers);
-  mark_unusable(registers, program_->privileged, lanes_, bad.data());
-  mark_unusable(registers, program_->actor, lanes_, bad.data());
-  return std::all_of(bad.begin(), bad.end(), [](std::uint32_t b) { return b == 0; });
+  const std::uint32_t values = sizes_.privileged, actor_values = sizes_.actor;
+  float* rows = privileged + std::uint64_t{first} * values;
+  lane_kernels_->write(registers, program_->privileged.data(), values, count, rows);
+  for (std::uint32_t lane = 0; bad != 0 && lane < count; ++lane) {
+    if ((bad >> lane & 1) == 0) continue;
+    for (std::uint32_t j = 0; j < values; ++j)
+      rows[std::uint64_t{lane} * values + j] =
+          cleaned(registers[program_->privileged[j] * lanes_ + lane]);
+  }
+  const std::uint32_t skipped = (sizes_.members - first % sizes_.members) % sizes_.members;
+  for (std::uint32_t lane = skipped; lane < count; lane += sizes_.members) {  // the nominals
+    float* row = actor + std::uint64_t{(first + lane) / sizes_.members} * actor_values;
+    for (std::uint32_t j = 0; j < actor_values; ++j)
+      row[j] = cleaned(registers[program_->actor[j] * lanes_ + lane]);
+  }
 }
 
 template <class T>
@@ -419,17 +428,8 @@ void Batch::observe_block(std::uint32_t block, Worker& worker) {
   load_persistent<T>(rows, worker);
   run_section<T>(program_->observe, view(rows, frames, worker.status), worker, progress_ + first,
                  nullptr);
-  const T* registers = reinterpret_cast<const T*>(worker.registers);
-  std::uint32_t all_bad[64];
-  std::fill_n(all_bad, lanes_, 1u);  // a restored state may hold anything: clean every number
-  write_rows(registers, program_->privileged, lanes_, count, all_bad,
-             out_.privileged + std::uint64_t{first} * sizes_.privileged);
-  for (std::uint32_t lane = 0; lane < count; ++lane) {
-    if ((first + lane) % sizes_.members != 0) continue;
-    float* actor = out_.actor + std::uint64_t{(first + lane) / sizes_.members} * sizes_.actor;
-    for (std::uint32_t j = 0; j < sizes_.actor; ++j)
-      actor[j] = cleaned(registers[program_->actor[j] * lanes_ + lane]);
-  }
+  // A restored state may hold anything: clean every lane.
+  write_observations<T>(first, count, ~0u, worker, out_.privileged, out_.actor);
 }
 
 // Everything of a step that concerns one block; see the header of sim.proto for the order.
@@ -448,16 +448,12 @@ void Batch::step_block(std::uint32_t block, Worker& worker, const ActionArgs& st
   action.noise = worker.noise;
   action.action = worker.action;
   action.squashed = worker.squashed;
-  draw_actions_(action);
+  lane_kernels_->draw_actions(action);
   const std::uint32_t actions = sizes_.actions;
-  float* noise_out = out_.noise + slot * actions;
-  float* action_out = out_.action + slot * actions;
-  for (std::uint32_t j = 0; j < actions; ++j) {
-    for (std::uint32_t lane = 0; lane < count; ++lane) {
-      noise_out[lane * actions + j] = worker.noise[j * lanes + lane];
-      action_out[lane * actions + j] = worker.action[j * lanes + lane];
-    }
-  }
+  lane_kernels_->write_floats(worker.noise, action_rows_.data(), actions, count,
+                              out_.noise + slot * actions);
+  lane_kernels_->write_floats(worker.action, action_rows_.data(), actions, count,
+                              out_.action + slot * actions);
   const void* acting = worker.squashed;
   if constexpr (sizeof(T) == 8) {
     T* wide = reinterpret_cast<T*>(worker.acting);
@@ -483,71 +479,53 @@ void Batch::step_block(std::uint32_t block, Worker& worker, const ActionArgs& st
 
   // Rewards and terminations; persistent registers are still where `control` left them.
   run_section<T>(program.step, v, worker, progress, acting);
-  const T* registers = reinterpret_cast<const T*>(worker.registers);
-  std::uint32_t bad[64], terminated[64];
-  for (std::uint32_t lane = 0; lane < lanes; ++lane) {
-    bad[lane] = worker.status[lane] & core::kNonFinite;
-    terminated[lane] = 0;
-  }
-  mark_unusable(registers, program.rewards, lanes, bad);
-  for (const std::uint32_t r : program.terminations) {
-    const T* row = registers + r * lanes;
-    for (std::uint32_t lane = 0; lane < lanes; ++lane) {
-      terminated[lane] |= row[lane] != T(0);
-      bad[lane] |= std::isnan(row[lane]);
-    }
-  }
-  for (const task::Persistent& range : program.persistent) {
-    const T* row = registers + range.start * lanes;
-    for (std::uint32_t i = 0; i < range.length * lanes; ++i) bad[i % lanes] |= !usable(row[i]);
-  }
+  const auto unusable = [&](const std::vector<std::uint32_t>& registers) {
+    return lane_kernels_->unusable(worker.registers, registers.data(), count_of(registers));
+  };
+  std::uint32_t bad =
+      unusable(program.rewards) | unusable(program.terminations) | unusable(persistent_rows_);
+  for (std::uint32_t lane = 0; lane < lanes; ++lane)
+    bad |= (worker.status[lane] & core::kNonFinite) << lane;  // kNonFinite is bit 0
+  std::uint32_t ends = lane_kernels_->nonzero(worker.registers, program.terminations.data(),
+                                              count_of(program.terminations));
   const std::uint32_t terms = sizes_.rewards;
   float* terms_out = out_.reward_terms + slot * terms;
-  write_rows(registers, program.rewards, lanes, count, bad, terms_out);
+  float rewards[64];
+  lane_kernels_->write(worker.registers, program.rewards.data(), terms, count, terms_out);
+  lane_kernels_->sum(worker.registers, program.rewards.data(), terms, rewards);
   save_persistent<T>(rows, worker);
 
   // Observations of the un-reset successor; they stand for slot t + 1 until the groups say
   // otherwise.
   run_section<T>(program.observe, v, worker, progress, nullptr);
-  mark_unusable(registers, program.privileged, lanes, bad);
-  mark_unusable(registers, program.actor, lanes, bad);
-  const std::uint32_t values = sizes_.privileged;
-  float* successor = out_.privileged_successor + slot * values;
-  write_rows(registers, program.privileged, lanes, count, bad, successor);
-  memcpy(out_.privileged + (slot + sizes_.environments) * values, successor,
-         std::uint64_t{count} * values * sizeof(float));
-  for (std::uint32_t lane = 0; lane < count; ++lane) {
-    const std::uint32_t e = first + lane;
-    if (e % sizes_.members != 0) continue;
-    float* actor = out_.actor + (std::uint64_t{step.t + 1} * sizes_.nominals + e / sizes_.members) *
-                                    sizes_.actor;
-    for (std::uint32_t j = 0; j < sizes_.actor; ++j)
-      actor[j] = cleaned(registers[program.actor[j] * lanes + lane]);
-  }
+  bad |= unusable(program.privileged) | unusable(program.actor);
+  ends |= bad;
+  const std::uint64_t values = sizes_.privileged;
+  float* successor = out_.privileged_successor + (slot - first) * values;
+  write_observations<T>(first, count, bad, worker, successor,
+                        out_.actor + (step.t + 1) * std::uint64_t{sizes_.nominals} * sizes_.actor);
+  memcpy(out_.privileged + (slot + sizes_.environments) * values, successor + first * values,
+         count * values * sizeof(float));
 
   // Flags, with faults contained: such a transition ends here and is worth nothing.
+  const auto limit = static_cast<std::int32_t>(program.episode_length);
   for (std::uint32_t lane = 0; lane < count; ++lane) {
-    float* lane_terms = terms_out + std::uint64_t{lane} * terms;
-    const bool faulted = bad[lane] != 0;
-    float reward = 0;
-    for (std::uint32_t k = 0; k < terms; ++k) {
-      if (faulted) lane_terms[k] = 0;
-      reward += lane_terms[k];
-    }
-    const bool ends = faulted || terminated[lane] != 0;
-    const bool truncates =
-        !ends && progress[lane] >= static_cast<std::int32_t>(program.episode_length);
-    const std::uint32_t bits = worker.status[lane] | (faulted ? core::kNonFinite : 0u);
-    out_.reward[slot + lane] = reward;
-    out_.terminated[slot + lane] = ends;
-    out_.truncated[slot + lane] = truncates;
-    out_.done[slot + lane] = ends || truncates;
-    out_.fault[slot + lane] = static_cast<std::uint8_t>(bits);
+    const std::uint8_t terminated = ends >> lane & 1;
+    const std::uint8_t truncated = terminated == 0 && progress[lane] >= limit;
+    const std::uint32_t fault = worker.status[lane] | (bad >> lane & 1);
+    out_.reward[slot + lane] = rewards[lane];
+    out_.terminated[slot + lane] = terminated;
+    out_.truncated[slot + lane] = truncated;
+    out_.done[slot + lane] = ended_[first + lane] = terminated | truncated;
+    out_.fault[slot + lane] = static_cast<std::uint8_t>(fault);
     out_.progress[slot + lane] = progress[lane];
-    ended_[first + lane] = ends || truncates;
-    if (bits != 0) {
+    if (fault != 0) {
       worker.faults += 1;
-      for (int bit = 0; bit < 8; ++bit) worker.fault_bits[bit] += bits >> bit & 1;
+      for (int bit = 0; bit < 8; ++bit) worker.fault_bits[bit] += fault >> bit & 1;
+    }
+    if ((bad >> lane & 1) != 0) {
+      out_.reward[slot + lane] = 0;
+      std::fill_n(terms_out + std::uint64_t{lane} * terms, terms, 0.0f);
     }
   }
   const std::uint64_t finished = now(CLOCK_MONOTONIC);

@@ -17,7 +17,7 @@
 #include <string>
 #include <vector>
 
-#include "batch/noise.h"
+#include "batch/lane_kernels.h"
 #include "batch/rollout_buffer.h"
 #include "batch/shared_memory.h"
 #include "batch/status.h"
@@ -153,6 +153,9 @@ class Batch {
                         std::int32_t progress);
   template <class T>
   bool start_is_finite(Worker& worker);
+  template <class T>
+  void write_observations(std::uint32_t first, std::uint32_t count, std::uint32_t bad,
+                          const Worker& worker, float* privileged, float* actor);
 
   BatchSizes sizes_{};
   std::uint64_t seed_ = 0;
@@ -161,7 +164,9 @@ class Batch {
   std::shared_ptr<const core::Model> model_;
   std::shared_ptr<const task::Program> program_;
   const core::Kernels* kernels_ = nullptr;
-  ActionKernel draw_actions_ = nullptr;
+  const LaneKernels* lane_kernels_ = nullptr;
+  std::vector<std::uint32_t> action_rows_;      // 0, 1, ..., A - 1
+  std::vector<std::uint32_t> persistent_rows_;  // registers of all persistent ranges
   std::vector<double> qpos0_;
 
   Rows rows_{};

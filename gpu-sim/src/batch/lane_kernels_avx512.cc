@@ -1,0 +1,10 @@
+#define SDPG_ISA avx512
+#include "batch/lane_kernels_source.h"
+
+namespace sdpg::batch {
+
+const LaneKernels* lane_kernels_avx512(int lanes, int scalar_bytes) {
+  return lane_kernels(lanes, scalar_bytes);
+}
+
+}  // namespace sdpg::batch

@@ -1,0 +1,253 @@
+// Source of the lane kernels; see lane_kernels.h. Included by lane_kernels_<isa>.cc, which name the
+// instruction set. The random numbers are those of philox.h, an environment a lane.
+#pragma once
+
+#include "batch/lane_kernels.h"
+#include "batch/philox.h"
+#include "core/simd.h"
+
+namespace sdpg::batch {
+SDPG_ISA_BEGIN
+
+template <int L>
+struct Words {
+  typedef std::uint32_t U32 __attribute__((vector_size(4 * L)));
+  typedef std::uint64_t U64 __attribute__((vector_size(8 * L)));
+  typedef std::int32_t I32 __attribute__((vector_size(4 * L)));
+};
+
+template <int L>
+SDPG_INLINE void multiply(typename Words<L>::U32 a, std::uint32_t b, typename Words<L>::U32* low,
+                          typename Words<L>::U32* high) {
+  using U32 = typename Words<L>::U32;
+  using U64 = typename Words<L>::U64;
+  const U64 product = __builtin_convertvector(a, U64) * std::uint64_t{b};
+  *low = __builtin_convertvector(product, U32);
+  *high = __builtin_convertvector(product >> 32, U32);
+}
+
+// philox() of philox.h for L environments at once.
+template <int L>
+SDPG_INLINE void philox_lanes(typename Words<L>::U32 c[4], std::uint64_t seed) {
+  using U32 = typename Words<L>::U32;
+  std::uint32_t k0 = static_cast<std::uint32_t>(seed), k1 = static_cast<std::uint32_t>(seed >> 32);
+  for (int round = 0; round < 10; ++round) {
+    U32 low0, high0, low1, high1;
+    multiply<L>(c[0], kPhiloxMultiplier0, &low0, &high0);
+    multiply<L>(c[2], kPhiloxMultiplier1, &low1, &high1);
+    c[0] = high1 ^ c[1] ^ k0;
+    c[1] = low1;
+    c[2] = high0 ^ c[3] ^ k1;
+    c[3] = low0;
+    k0 += kPhiloxWeyl0;
+    k1 += kPhiloxWeyl1;
+  }
+}
+
+// The upper 24 bits of each word as floats in [0, 2^24): exact.
+template <int L>
+SDPG_INLINE core::Pack<float, L> upper24(typename Words<L>::U32 words) {
+  using Vector = typename core::Pack<float, L>::Vector;
+  using I32 = typename Words<L>::I32;
+  return core::Pack<float, L>(__builtin_convertvector((I32)(words >> 8), Vector));
+}
+
+template <int L>
+SDPG_INLINE void normals(typename Words<L>::U32 first, typename Words<L>::U32 second,
+                         core::Pack<float, L>* z0, core::Pack<float, L>* z1) {
+  using P = core::Pack<float, L>;
+  const P u1 = (upper24<L>(first) + P(0.5f)) * P(0x1p-24f);
+  const P u2 = upper24<L>(second) * P(0x1p-24f);
+  const P radius = core::sqrt(P(-2.0f) * core::log(u1));
+  P sine, cosine;
+  core::sincos(u2 * P(6.28318530717958647692f), &sine, &cosine);
+  *z0 = radius * cosine;
+  *z1 = radius * sine;
+}
+
+template <int L>
+void draw_actions(const ActionArgs& args) {
+  using P = core::Pack<float, L>;
+  using U32 = typename Words<L>::U32;
+  const int actions = args.action_size;
+
+  U32 environment;
+  std::uint32_t perturbed = 0;  // bit: the lane is an auxiliary
+  std::uint32_t group[L];
+  std::uint32_t next_group = args.first_environment / args.members;
+  std::uint32_t next_member = args.first_environment % args.members;
+  const std::uint32_t last_group = args.environments / args.members - 1;
+  for (int lane = 0; lane < L; ++lane) {
+    const std::uint32_t e = args.first_environment + lane;
+    environment[lane] = e;
+    group[lane] = next_group < last_group ? next_group : last_group;
+    if (args.std != nullptr && next_member != 0 && e < args.environments) perturbed |= 1u << lane;
+    if (++next_member == args.members) {
+      next_member = 0;
+      next_group += 1;
+    }
+  }
+  const bool one_group = group[0] == group[L - 1];
+  // A group's number j as a pack, from rows `stride` apart.
+  const auto gather = [&](const float* from, std::uint32_t stride, int j) {
+    if (one_group) return P(from[group[0] * stride + j]);
+    P out;
+    for (int lane = 0; lane < L; ++lane) out.v[lane] = from[group[lane] * stride + j];
+    return out;
+  };
+  const auto has_noise = core::from_bits<P>(perturbed);
+
+  for (int first = 0; first < actions; first += 4) {
+    P z[4] = {P(0.0f), P(0.0f), P(0.0f), P(0.0f)};
+    if (perturbed != 0) {
+      U32 counter[4];
+      counter[0] = U32{} + (static_cast<std::uint32_t>(first / 4) | kActionNoise);
+      counter[1] = environment;
+      counter[2] = U32{} + args.t;
+      counter[3] = U32{} + args.epoch;
+      philox_lanes<L>(counter, args.seed);
+      normals<L>(counter[0], counter[1], &z[0], &z[1]);
+      normals<L>(counter[2], counter[3], &z[2], &z[3]);
+    }
+    for (int k = 0; k < 4 && first + k < actions; ++k) {
+      const int j = first + k;
+      const P mean = gather(args.mean, static_cast<std::uint32_t>(actions), j);
+      const P std = args.std != nullptr
+                        ? gather(args.std, static_cast<std::uint32_t>(args.std_stride), j)
+                        : P(0.0f);
+      const P noise = core::keep(has_noise, z[k]);
+      const P moved = core::max(core::min(mean + std * noise, args.high), args.low);
+      const P action = core::select(has_noise, moved, mean);
+      core::store(args.noise + j * L, noise);
+      core::store(args.action + j * L, action);
+      core::store(args.squashed + j * L, core::tanh(action));
+    }
+  }
+}
+
+// ---- registers ----------------------------------------------------------------------------------
+
+template <class T, int L>
+std::uint32_t unusable(const void* registers, const std::uint32_t* rows, std::uint32_t count) {
+  using P = core::Pack<T, L>;
+  auto usable = core::all_lanes<P>();
+  for (std::uint32_t i = 0; i < count; ++i) {
+    const P x = core::load<P>(static_cast<const T*>(registers) + rows[i] * L);
+    usable = usable & (core::abs(x) <= T(1e10));  // false for NaN
+  }
+  return core::bits(!usable);
+}
+
+template <class T, int L>
+std::uint32_t nonzero(const void* registers, const std::uint32_t* rows, std::uint32_t count) {
+  using P = core::Pack<T, L>;
+  auto found = core::no_lanes<P>();
+  for (std::uint32_t i = 0; i < count; ++i) {
+    found = found | (core::load<P>(static_cast<const T*>(registers) + rows[i] * L) != T(0));
+  }
+  return core::bits(found);
+}
+
+// A register as float32.
+template <class T, int L>
+SDPG_INLINE core::Pack<float, L> narrow(const void* registers, std::uint32_t row) {
+  using V = typename core::Pack<float, L>::Vector;
+  return core::Pack<float, L>(__builtin_convertvector(
+      core::load<core::Pack<T, L>>(static_cast<const T*>(registers) + row * L).v, V));
+}
+
+template <class T, int L>
+void sum(const void* registers, const std::uint32_t* rows, std::uint32_t count, float* out) {
+  core::Pack<float, L> total = core::Pack<float, L>(0.0f);
+  for (std::uint32_t i = 0; i < count; ++i) total = total + narrow<T, L>(registers, rows[i]);
+  for (int lane = 0; lane < L; ++lane) out[lane] = total[lane];
+}
+
+// Transposes L packs of L lanes: stage s swaps the off-diagonal halves of every 2s x 2s square.
+template <int L, int s>
+SDPG_INLINE void transpose(core::Pack<float, L> v[L]) {
+  if constexpr (s < L) {
+    using I = typename core::Pack<float, L>::Integers;
+    I low, high;
+    for (int k = 0; k < L; ++k) {
+      low[k] = (k & s) == 0 ? k : L + k - s;
+      high[k] = (k & s) == 0 ? k + s : L + k;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < L; ++i) {
+      if ((i & s) != 0) continue;
+      const auto a = v[i].v, b = v[i + s].v;
+      v[i].v = __builtin_shuffle(a, b, low);
+      v[i + s].v = __builtin_shuffle(a, b, high);
+    }
+    transpose<L, s * 2>(v);
+  }
+}
+
+template <class T, int L>
+void write(const void* registers, const std::uint32_t* rows, std::uint32_t count,
+           std::uint32_t lanes, float* out) {
+  using P = core::Pack<float, L>;
+  constexpr std::uint32_t kTiles = 4;
+  if (count > kTiles * L || count == 0) {  // wide observations: bound by memory anyway
+    for (std::uint32_t i = 0; i < count; ++i) {
+      const T* row = static_cast<const T*>(registers) + rows[i] * L;
+      for (std::uint32_t lane = 0; lane < lanes; ++lane)
+        out[lane * count + i] = static_cast<float>(row[lane]);
+    }
+    return;
+  }
+  P tile[kTiles][L];
+  const std::uint32_t tiles = (count + L - 1) / L;
+  for (std::uint32_t k = 0; k < tiles; ++k) {
+    for (std::uint32_t i = 0; i < L; ++i) {
+      // Columns beyond the last repeat it; what they store is overwritten or left out.
+      const std::uint32_t column = k * L + i < count ? k * L + i : count - 1;
+      tile[k][i] = narrow<T, L>(registers, rows[column]);
+    }
+    transpose<L, 1>(tile[k]);
+  }
+  const std::uint32_t end = lanes * count;
+  for (std::uint32_t lane = 0; lane < lanes; ++lane) {
+    for (std::uint32_t k = 0; k < tiles; ++k) {
+      // Whole packs run over into the following rows, which come later; not beyond the block.
+      const std::uint32_t at = lane * count + k * L;
+      if (at + L <= end) {
+        __builtin_memcpy(out + at, &tile[k][lane], sizeof(P));
+      } else {
+        const std::uint32_t left = count - k * L < L ? count - k * L : L;
+        for (std::uint32_t i = 0; i < left; ++i) out[at + i] = tile[k][lane][static_cast<int>(i)];
+      }
+    }
+  }
+}
+
+template <class T, int L>
+inline constexpr LaneKernels kLaneKernels = {draw_actions<L>, unusable<T, L>, nonzero<T, L>,
+                                             sum<T, L>,       write<T, L>,    write<float, L>};
+
+SDPG_INLINE const LaneKernels* lane_kernels(int lanes, int scalar_bytes) {
+  if (scalar_bytes == 4) {
+    switch (lanes) {
+      case 4:
+        return &kLaneKernels<float, 4>;
+      case 8:
+        return &kLaneKernels<float, 8>;
+      case 16:
+        return &kLaneKernels<float, 16>;
+    }
+  } else if (scalar_bytes == 8) {
+    switch (lanes) {
+      case 2:
+        return &kLaneKernels<double, 2>;
+      case 4:
+        return &kLaneKernels<double, 4>;
+      case 8:
+        return &kLaneKernels<double, 8>;
+    }
+  }
+  return nullptr;
+}
+
+SDPG_ISA_END
+}  // namespace sdpg::batch
