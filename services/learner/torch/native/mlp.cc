@@ -254,14 +254,14 @@ void mlp_forward(Arguments& a) {
   shape.push_back(net.widths[net.hidden + 1]);
   bool wanted = x.requires_grad();
   for (const at::Tensor& p : parameters) wanted = wanted || p.requires_grad();
-  const at::Tensor y = wanted && at::GradMode::is_enabled()
+  const at::Tensor y = wanted && c10::GradMode::is_enabled()
                            ? MlpFunction::apply(x, at::TensorList(parameters), eps)
                            : forward_rows(net, x);
   a.out.push_back(y.view(shape));
 }
 
 void mlp_regress(Arguments& a) {
-  at::NoGradGuard no_grad;
+  c10::NoGradGuard no_grad;
   const at::Tensor x = a.t(0).detach();
   const at::Tensor target = a.t(1).detach();
   const at::Tensor& order = a.t(2);

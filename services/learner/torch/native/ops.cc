@@ -87,7 +87,7 @@ at::Tensor lambda_return(const at::Tensor& reward, const at::Tensor& bootstrap,
 void clip_grad_norm(A& a) {
   const double max_norm = a.real(0);
   if (!(max_norm > 0)) refuse("expected a positive norm");
-  at::NoGradGuard no_grad;
+  c10::NoGradGuard no_grad;
   double sum = 0;
   for (int32_t i = 0; i < a.handle_count; ++i) {
     const at::Tensor& gradient = a.t(i).grad();
@@ -107,7 +107,7 @@ void clip_grad_norm(A& a) {
 // Tensors: n parameters, n first moments, n second moments; parameters without a gradient are left
 // alone. Numbers: lr, β1, β2, ε, weight decay, step (counted from 1).
 void adam_step(A& a) {
-  at::NoGradGuard no_grad;
+  c10::NoGradGuard no_grad;
   if (a.handle_count % 3 != 0)
     refuse("expected parameters, first and second moments in equal number");
   const int32_t count = a.handle_count / 3;

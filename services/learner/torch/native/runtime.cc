@@ -518,8 +518,8 @@ int32_t sdpg_to_bytes(uint32_t tensor, uint8_t* bytes, double bytes_size) {
 }
 
 int32_t sdpg_set_grad_enabled(int32_t enabled) {
-  const bool before = at::GradMode::is_enabled();
-  at::GradMode::set_enabled(enabled != 0);
+  const bool before = c10::GradMode::is_enabled();
+  c10::GradMode::set_enabled(enabled != 0);
   return before ? 1 : 0;
 }
 
