@@ -1,6 +1,6 @@
 // The live picture of a run on a terminal. It lives on the terminal's second screen, is drawn whole
-// a few times a second at the size the terminal has at that moment, and leaves its last state on the
-// first screen when the run ends.
+// a few times a second at the size the terminal has at that moment, and gives the first screen back when
+// the run ends.
 
 import { duration, megabytes, metric, number, sparkline } from "./format.ts";
 import type { Progress } from "./progress.ts";
@@ -37,7 +37,9 @@ export class Dashboard {
   #draw(): void {
     if (!this.#shown) return;
     const { columns, rows } = terminalSize();
-    const lines = render(this.#progress, columns, this.#note, this.#colour).slice(0, rows);
+    const all = render(this.#progress, columns, this.#note, this.#colour);
+    // A low terminal loses the end of the time tree, not the note below it.
+    const lines = all.length <= rows ? all : [...all.slice(0, rows - 1), all[all.length - 1]];
     // Each line clears what was to its right, the last what is below: no flicker, no leftovers.
     write(`${escape}H${lines.map((line) => `${line}${escape}K`).join("\r\n")}${escape}J`);
   }
@@ -117,8 +119,9 @@ export function render(
   const total = memory.reduce((bytes, [, sample]) => bytes + sample.proportionalBytes, 0);
   row(
     "memory (PSS)",
-    memory.map(([name, sample]) => `${name} ${megabytes(sample.proportionalBytes)}`)
-      .concat(memory.length > 0 ? [`together ${megabytes(total)}`] : []).join("   "),
+    memory.length === 0 ? "" : [`together ${megabytes(total)}`].concat(
+      memory.map(([name, sample]) => `${name} ${megabytes(sample.proportionalBytes)}`),
+    ).join("   "),
   );
   lines.push("");
   const barWidth = Math.max(0, Math.min(30, columns - 40));
