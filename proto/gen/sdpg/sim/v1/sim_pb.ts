@@ -270,8 +270,9 @@ export const CreateBatchResponseSchema: GenMessage<CreateBatchResponse> = /*@__P
  *                                              the caller sets the last step of a segment itself
  *   fault                 uint8   [T, E]       status bits of this step, see FaultBit
  *   progress              int32   [T, E]       control steps since the start of the episode, after step t, before any reset
- * In shared memory the storage is set; inline it is absent and `offset_bytes` says where
- * the array's bytes begin in the buffer that the chunks assemble.
+ * In shared memory the storage is set: map the object before the first Begin, which removes
+ * its name. Inline the storage is absent and `offset_bytes` says where the array's bytes begin
+ * in the buffer that the chunks assemble; only slots that the segment reached are sent.
  *
  * @generated from message sdpg.sim.v1.BufferTensor
  */
@@ -451,7 +452,7 @@ export const RolloutRequestSchema: GenMessage<RolloutRequest> = /*@__PURE__*/
  */
 export type Begin = Message<"sdpg.sim.v1.Begin"> & {
   /**
-   * Part of the noise's key; the caller's epoch number.
+   * Part of the noise's key; the caller's epoch number, below 2^32.
    *
    * @generated from field: uint64 epoch = 1;
    */
@@ -644,7 +645,7 @@ export type Stepped = Message<"sdpg.sim.v1.Stepped"> & {
   nominalsDone: number;
 
   /**
-   * Environments that faulted in this step.
+   * Environments with any fault bit set in this step.
    *
    * @generated from field: uint32 faults = 4;
    */
@@ -714,7 +715,8 @@ export const ChunkSchema: GenMessage<Chunk> = /*@__PURE__*/
   messageDesc(file_sdpg_sim_v1_sim, 19);
 
 /**
- * One phase measured by the server.
+ * One phase measured by the server. Noise, physics and task alternate from block to block on
+ * every thread; they are reported one after the other, with the lengths of their shares.
  *
  * @generated from message sdpg.sim.v1.Timing
  */
