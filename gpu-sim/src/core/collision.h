@@ -69,8 +69,8 @@ struct Collider {
 
   Vec3<P> position(int geom) const { return load3(s.geom_position + 3 * geom); }
   Vec3<P> axis(int geom) const { return load3(s.geom_axis + 3 * geom); }
-  P radius(int geom) const { return P(s.k.geom_size[2 * geom]); }
-  P half_length(int geom) const { return P(s.k.geom_size[2 * geom + 1]); }
+  P radius(int geom) const { return constant<P>(s.k.geom_size, 2 * geom); }
+  P half_length(int geom) const { return constant<P>(s.k.geom_size, 2 * geom + 1); }
 
   // Keeps a contact if some lane is near enough. `wish` null: the default tangent.
   void keep_contact(const Touch<P>& touch, const Vec3<P>* wish, Bool among) {
@@ -189,8 +189,8 @@ void collision(Scratch<P>& s) {
   s.contact_count = 0;
   for (int u = 0; u < m.used_geoms; ++u) {
     const int g = m.used_geom[u], b = m.geom_body[g];
-    const Vec3<P> offset = constant3<P>(s.k.geom_pos + 3 * g);
-    const Vec3<P> axis = constant3<P>(s.k.geom_axis + 3 * g);
+    const Vec3<P> offset = constant3<P>(s.k.geom_pos, g);
+    const Vec3<P> axis = constant3<P>(s.k.geom_axis, g);
     if (b == 0) {
       store3(s.geom_position + 3 * g, offset);
       store3(s.geom_axis + 3 * g, axis);

@@ -116,8 +116,8 @@ void limit_constraints(Scratch<P>& s) {
     const int j = m.limited[i];
     const Softness<T>& soft = s.k.limit[j];
     for (int side = 0; side < 2; ++side) {
-      const P distance =
-          side == 0 ? s.qpos[j] - s.k.jnt_range[2 * j] : P(s.k.jnt_range[2 * j + 1]) - s.qpos[j];
+      const P distance = side == 0 ? s.qpos[j] - constant<P>(s.k.jnt_range, 2 * j)
+                                   : constant<P>(s.k.jnt_range, 2 * j + 1) - s.qpos[j];
       const auto beyond = distance < soft.margin;
       if (!any(beyond)) continue;
       Limit<P>& limit = s.limits[s.limit_count++];

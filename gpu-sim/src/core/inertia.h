@@ -30,7 +30,7 @@ void crb(Scratch<P>& s) {
                                                 : linear + dot(load3(s.cdof + 6 * j), force.r);
     };
     // + 0 makes every zero positive: adding an absent contact's zeros then changes no bit.
-    s.mass[triangle(i, i)] = entry(i) + P(s.k.armature[i]);
+    s.mass[triangle(i, i)] = entry(i) + constant<P>(s.k.armature, i);
     for (int c = m.mass.begin[i]; c < m.mass.begin[i + 1]; ++c)
       s.mass[triangle(i, m.mass.col[c])] = entry(m.mass.col[c]) + T(0);
   }

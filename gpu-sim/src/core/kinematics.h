@@ -22,11 +22,11 @@ void kinematics(Scratch<P>& s) {
     P *matrix = s.xmat + 9 * b, *quaternion = s.xquat + 4 * b;
     const P* parent_matrix = s.xmat + 9 * parent;
     Vec3<P> position = load3(s.xpos + 3 * parent);
-    const Vec3<P> offset = constant3<P>(k.body_pos + 3 * b);
+    const Vec3<P> offset = constant3<P>(k.body_pos, b);
     position = position + (parent == 0 ? offset : rotate(parent_matrix, offset));
     if (m.body_turned[b]) {
-      const P turn[4] = {P(k.body_quat[4 * b]), P(k.body_quat[4 * b + 1]),
-                         P(k.body_quat[4 * b + 2]), P(k.body_quat[4 * b + 3])};
+      const P turn[4] = {constant<P>(k.body_quat, 4 * b), constant<P>(k.body_quat, 4 * b + 1),
+                         constant<P>(k.body_quat, 4 * b + 2), constant<P>(k.body_quat, 4 * b + 3)};
       multiply_quaternions(quaternion, s.xquat + 4 * parent, turn);
       rotation_matrix(matrix, quaternion);
     } else {
@@ -38,27 +38,27 @@ void kinematics(Scratch<P>& s) {
     // the linear part of cdof until com() completes it, with the anchor in the rotational part.
     for (int j = m.body_jnt[b]; j < m.body_jnt[b + 1]; ++j) {
       P* motion = s.cdof + 6 * j;
-      const Vec3<P> axis = rotate(matrix, constant3<P>(k.jnt_axis + 3 * j));
-      const P displacement = s.qpos[j] - k.qpos0[j];
+      const Vec3<P> local_axis = constant3<P>(k.jnt_axis, j);
+      const Vec3<P> axis = rotate(matrix, local_axis);
+      const P displacement = s.qpos[j] - constant<P>(k.qpos0, j);
       store3(motion + 3, axis);
       if (m.jnt_type[j] == JointType::kSlide) {
         position = position + axis * displacement;
       } else {
-        const Vec3<P> local_anchor = constant3<P>(k.jnt_pos + 3 * j);
+        const Vec3<P> local_anchor = constant3<P>(k.jnt_pos, j);
         const Vec3<P> anchor = position + rotate(matrix, local_anchor);
         store3(motion, anchor);
         P sine, cosine;
         sincos(displacement * P(T(0.5)), &sine, &cosine);
         const P before[4] = {quaternion[0], quaternion[1], quaternion[2], quaternion[3]};
-        const P turn[4] = {cosine, sine * k.jnt_axis[3 * j], sine * k.jnt_axis[3 * j + 1],
-                           sine * k.jnt_axis[3 * j + 2]};
+        const P turn[4] = {cosine, sine * local_axis.x, sine * local_axis.y, sine * local_axis.z};
         multiply_quaternions(quaternion, before, turn);
         rotation_matrix(matrix, quaternion);
         position = anchor - rotate(matrix, local_anchor);
       }
     }
     store3(s.xpos + 3 * b, position);
-    store3(s.xipos + 3 * b, position + rotate(matrix, constant3<P>(k.body_ipos + 3 * b)));
+    store3(s.xipos + 3 * b, position + rotate(matrix, constant3<P>(k.body_ipos, b)));
   }
 }
 
@@ -73,9 +73,9 @@ void com(Scratch<P>& s) {
 
     // Inertia about the reference, in world axes.
     const Vec3<P> offset = load3(s.xipos + 3 * b) - reference;
-    const P mass = P(k.body_mass[b]);
+    const P mass = constant<P>(k.body_mass, b);
     const Vec3<P> moment = offset * mass;
-    const P base = P(k.inertia_base[b]) + dot(moment, offset);
+    const P base = constant<P>(k.inertia_base, b) + dot(moment, offset);
     P* inertia = s.inertia + 10 * b;
     inertia[0] = base - moment.x * offset.x;
     inertia[1] = base - moment.y * offset.y;
@@ -84,8 +84,8 @@ void com(Scratch<P>& s) {
     inertia[4] = -(moment.x * offset.z);
     inertia[5] = -(moment.y * offset.z);
     for (int a = 0; a < m.inertia_axes[b]; ++a) {
-      const Vec3<P> axis = rotate(matrix, constant3<P>(k.inertia_axis + 3 * (2 * b + a)));
-      const Vec3<P> scaled = axis * P(k.inertia_weight[2 * b + a]);
+      const Vec3<P> axis = rotate(matrix, constant3<P>(k.inertia_axis, 2 * b + a));
+      const Vec3<P> scaled = axis * constant<P>(k.inertia_weight, 2 * b + a);
       inertia[0] += scaled.x * axis.x;
       inertia[1] += scaled.y * axis.y;
       inertia[2] += scaled.z * axis.z;

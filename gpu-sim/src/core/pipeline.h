@@ -44,8 +44,7 @@ void integrate(Scratch<P>& s) {
   P* acceleration = s.qacc;
   if (m.implicit_damping) {
     for (int i = 0; i < triangle(m.nv, 0); ++i) s.mass_factor[i] = s.mass[i];
-    for (int i = 0; i < m.nv; ++i)
-      s.mass_factor[triangle(i, i)] += P(s.k.timestep * s.k.damping[i]);
+    for (int i = 0; i < m.nv; ++i) s.mass_factor[triangle(i, i)] += h * constant<P>(s.k.damping, i);
     factor(m.mass, m.nv, s.mass_factor);
     acceleration = s.search;
     for (int i = 0; i < m.nv; ++i)

@@ -62,15 +62,16 @@ template <class P>
 void passive_forces(Scratch<P>& s) {
   const Model& m = s.model;
   for (int j = 0; j < m.nv; ++j) {
-    P force = s.passive_and_applied[j] - s.qvel[j] * P(s.k.damping[j]);
-    if (m.has_stiffness) force -= (s.qpos[j] - s.k.qpos_spring[j]) * P(s.k.stiffness[j]);
+    P force = s.passive_and_applied[j] - s.qvel[j] * constant<P>(s.k.damping, j);
+    if (m.has_stiffness)
+      force -= (s.qpos[j] - constant<P>(s.k.qpos_spring, j)) * constant<P>(s.k.stiffness, j);
     s.passive_and_applied[j] = force;
   }
 }
 
 // NaN passes through, so that a bad control is seen and not turned into a bound.
 template <class P>
-SDPG_INLINE P clamp(P x, typename P::Scalar low, typename P::Scalar high) {
+SDPG_INLINE P clamp(P x, P low, P high) {
   x = select(x < low, low, x);
   return select(x > high, high, x);
 }
@@ -82,16 +83,18 @@ void actuator_forces(Scratch<P>& s) {
     const int j = m.act_dof[a];
     P control = s.ctrl[a];
     if (m.act_ctrl_limited[a])
-      control = clamp(control, s.k.ctrl_range[2 * a], s.k.ctrl_range[2 * a + 1]);
-    P force = control * s.k.gain[a];
+      control = clamp(control, constant<P>(s.k.ctrl_range, 2 * a),
+                      constant<P>(s.k.ctrl_range, 2 * a + 1));
+    P force = control * constant<P>(s.k.gain, a);
     if (m.act_affine[a]) {
-      const auto* bias = s.k.bias + 3 * a;
-      const P gear = P(s.k.gear[a]);
-      force += P(bias[0]) + s.qpos[j] * gear * bias[1] + s.qvel[j] * gear * bias[2];
+      const P gear = constant<P>(s.k.gear, a);
+      force += constant<P>(s.k.bias, 3 * a) + s.qpos[j] * gear * constant<P>(s.k.bias, 3 * a + 1) +
+               s.qvel[j] * gear * constant<P>(s.k.bias, 3 * a + 2);
     }
     if (m.act_force_limited[a])
-      force = clamp(force, s.k.force_range[2 * a], s.k.force_range[2 * a + 1]);
-    s.passive_and_applied[j] += force * s.k.gear[a];
+      force = clamp(force, constant<P>(s.k.force_range, 2 * a),
+                    constant<P>(s.k.force_range, 2 * a + 1));
+    s.passive_and_applied[j] += force * constant<P>(s.k.gear, a);
   }
 }
 

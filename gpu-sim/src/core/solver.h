@@ -32,12 +32,9 @@ SDPG_INLINE void for_edges(const Pair& pair, P mu, const P* x, Function f) {
   f(3, x[0] - side2);
 }
 
-template <class P>
-SDPG_INLINE int edge_count(const Pair& pair) {
-  return pair.condim == 1 ? 1 : 4;
-}
+SDPG_INLINE int edge_count(const Pair& pair) { return pair.condim == 1 ? 1 : 4; }
 
-// Cost of the constraints at the given residuals.
+// Cost of the constraints at the two candidates for the start.
 template <class P>
 struct StartCost {
   P smooth, warm;
@@ -54,7 +51,7 @@ StartCost<P> start_residuals(Scratch<P>& s, std::uint32_t* constrained) {
   for (int c = 0; c < s.contact_count; ++c) {
     Contact<P>& contact = s.contacts[c];
     const Pair& pair = m.pair[contact.pair];
-    const P mu = P(s.k.friction[contact.pair]);
+    const P mu = constant<P>(s.k.friction, contact.pair);
     lanes = lanes | (contact.stiffness > T(0));
     multiply_rows(s, pair, s.rows(c), s.smooth, contact.at_smooth);
     multiply_rows(s, pair, s.rows(c), s.qacc, contact.residual);
@@ -98,7 +95,7 @@ std::uint32_t update_forces(Scratch<P>& s) {
   for (int c = 0; c < s.contact_count; ++c) {
     Contact<P>& contact = s.contacts[c];
     const Pair& pair = m.pair[contact.pair];
-    const P mu = P(s.k.friction[contact.pair]);
+    const P mu = constant<P>(s.k.friction, contact.pair);
     P force[4], push[4];  // per edge: force, and D where it pushes
     std::uint32_t pushing_somewhere = 0;
     for_edges(pair, mu, contact.residual, [&](int edge, P x) {
@@ -165,7 +162,7 @@ void factor_hessian(Scratch<P>& s) {
     const Contact<P>& contact = s.contacts[c];
     const Pair& pair = m.pair[contact.pair];
     std::uint32_t pushing_somewhere = 0;
-    for (int e = 0; e < edge_count<P>(pair); ++e) pushing_somewhere |= contact.pushing[e];
+    for (int e = 0; e < edge_count(pair); ++e) pushing_somewhere |= contact.pushing[e];
     if (!pushing_somewhere) continue;
     const P *n = s.rows(c), *t1 = n + m.max_chain, *t2 = t1 + m.max_chain;
     const P* w = contact.curvature;
@@ -208,7 +205,7 @@ Slope<P> slope_at(Scratch<P>& s, const Slope<P>& smooth_part, P step, std::uint3
   for (int c = 0; c < s.contact_count; ++c) {
     Contact<P>& contact = s.contacts[c];
     const Pair& pair = s.model.pair[contact.pair];
-    const P mu = P(s.k.friction[contact.pair]);
+    const P mu = constant<P>(s.k.friction, contact.pair);
     P along[4];
     for_edges(pair, mu, contact.slope, [&](int edge, P y) { along[edge] = y; });
     for_edges(pair, mu, contact.residual, [&](int edge, P x) {
@@ -252,7 +249,7 @@ P line_search(Scratch<P>& s, std::uint32_t active, std::uint32_t* unchanged) {
     smooth_part.second += s.mass_search[i] * s.search[i];
   }
   for (int c = 0; c < s.contact_count; ++c)
-    for (int e = 0; e < edge_count<P>(s.model.pair[s.contacts[c].pair]); ++e)
+    for (int e = 0; e < edge_count(s.model.pair[s.contacts[c].pair]); ++e)
       s.contacts[c].searching[e] = s.contacts[c].pushing[e];
   for (int l = 0; l < s.limit_count; ++l) s.limits[l].searching = s.limits[l].pushing;
 

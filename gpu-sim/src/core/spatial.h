@@ -17,10 +17,17 @@ template <class P>
 SDPG_INLINE Vec3<P> load3(const P* p) {
   return {p[0], p[1], p[2]};
 }
-// Three model constants, the same for all lanes.
+// The places where a model's constants become packs. Today they are the same for all lanes;
+// constants that differ between environments would be loaded here, [index][lane], instead of
+// repeated.
 template <class P>
-SDPG_INLINE Vec3<P> constant3(const typename P::Scalar* p) {
-  return {P(p[0]), P(p[1]), P(p[2])};
+SDPG_INLINE P constant(const typename P::Scalar* table, int index) {
+  return P(table[index]);
+}
+template <class P>
+SDPG_INLINE Vec3<P> constant3(const typename P::Scalar* table, int index) {
+  return {constant<P>(table, 3 * index), constant<P>(table, 3 * index + 1),
+          constant<P>(table, 3 * index + 2)};
 }
 template <class P>
 SDPG_INLINE void store3(P* p, const Vec3<P>& a) {
