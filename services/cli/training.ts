@@ -146,9 +146,9 @@ async function follow(
         }
         stopped = true;
         report.note("stopping after this epoch with a checkpoint; Ctrl-C again kills");
-        stopRun(mesh, runId).catch((error) =>
-          report.note(`the learner did not stop: ${error.message}`)
-        );
+        stopRun(mesh, runId).catch((error) => {
+          if (!mesh.closing.aborted) report.note(`the learner did not stop: ${error.message}`);
+        });
         continue;
       }
       if (what.service === "telemetry" && restarts < telemetryRestarts) {
