@@ -14,12 +14,23 @@ const published: PresetLayer = {
   entropy: { soft_critic_offset: "target_std" },
 };
 
-/** What two cores share: a quarter of the environments, and a gentle start. */
+/**
+ * What two cores share: a quarter of the environments, spent on more nominals rather than more
+ * auxiliaries, a gentle start, ΔJ without the luck of earlier steps, and an averaged policy to be
+ * evaluated and kept.
+ */
 const twoCores: PresetLayer = {
-  nominals: 32,
-  auxiliaries: 31,
-  epochs: 2000,
-  actor: { log_std_init: -1, output_gain: 0.01, warmup_start: 0.1, average: 0.95 },
+  nominals: 64,
+  auxiliaries: 15,
+  epochs: 12_000,
+  estimator: { baseline: "critic" },
+  actor: {
+    log_std_init: -1,
+    output_gain: 0.01,
+    warmup_epochs: 20,
+    warmup_start: 0.1,
+    average: 0.99,
+  },
   critic: { value_limit_action: "clip" },
   return_normaliser: { reset_on_done: true },
 };
