@@ -45,6 +45,13 @@ GPU_SIM_API int gpu_sim_batch_snapshot(const gpu_sim_batch* batch, uint8_t* out,
 GPU_SIM_API int gpu_sim_batch_restore(gpu_sim_batch* batch, const uint8_t* state, size_t bytes,
                                       char* error, size_t error_bytes);
 
+/* ---- doorbell (batch/doorbell.h): the caller's half, on the mapped shared memory --------------- */
+
+/* Rings and waits for the answer; 1 when it came within `timeout_ms`, else 0. */
+GPU_SIM_API int gpu_sim_doorbell_ring(void* doorbell, int timeout_ms);
+/* Goes on waiting for the answer of the newest ring. */
+GPU_SIM_API int gpu_sim_doorbell_await(void* doorbell, int timeout_ms);
+
 /* ---- physics alone (parity tests, benchmark) ----------------------------------------------- */
 
 /* `model`: sdpg.model.v1.Model. `precision`: 4 or 8 bytes. State crosses in double, [env][index]. */

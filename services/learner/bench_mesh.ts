@@ -7,7 +7,7 @@
 // Flags: --task hopper|walker, --threads n, --rounds n (pairs measured), --json, and key.path=value as
 // for training; the size is the paper's (64 nominals, 63 auxiliaries, horizon 32) unless overridden.
 // Prints the median epoch of either way, the median of the pairs' ratios with quartiles, and the
-// phases of the mesh's epoch.
+// phases of an epoch, in-process in brackets.
 
 import { parseArgs } from "node:util";
 import { loadTask, type Task } from "@sdpg/tasks/mod.ts";
@@ -88,6 +88,13 @@ function quantile(values: readonly number[], share: number): number {
   return sorted[low] + (at - low) * ((sorted[low + 1] ?? sorted[low]) - sorted[low]);
 }
 
+/** Median seconds of each phase. */
+function medians(contender: Contender): Record<string, number> {
+  return Object.fromEntries(
+    [...contender.phases].map(([phase, seconds]) => [phase, quantile(seconds, 0.5)]),
+  );
+}
+
 /** A gpu-sim of our own on a free port. */
 async function startSimulator() {
   const child = new Deno.Command(`${checkoutDirectory}/build/gpu-sim/gpu-sim`, {
@@ -140,9 +147,8 @@ const result = {
   in_process_epoch_s: quantile(inProcess.seconds, 0.5),
   ratio: quantile(ratios, 0.5),
   ratio_quartiles: [quantile(ratios, 0.25), quantile(ratios, 0.75)],
-  phases: Object.fromEntries(
-    [...mesh.phases].map(([phase, seconds]) => [phase, quantile(seconds, 0.5)]),
-  ),
+  phases: medians(mesh),
+  in_process_phases: medians(inProcess),
 };
 if (flags.json) console.log(JSON.stringify(result));
 else {
@@ -160,7 +166,10 @@ else {
     })`,
   );
   for (const [phase, seconds] of Object.entries(result.phases)) {
-    console.log(`    ${phase.padEnd(30)} ${ms(seconds)}`);
+    const alone = result.in_process_phases[phase];
+    console.log(
+      `    ${phase.padEnd(30)} ${ms(seconds)}${alone === undefined ? "" : `   (${ms(alone)})`}`,
+    );
   }
 }
 for (const one of [mesh, inProcess]) {

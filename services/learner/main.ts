@@ -25,8 +25,8 @@ await runService({
     const recorder = new Recorder({ url: flags.telemetry, service: "learner" });
     const learner = new Learner({
       home: flags.home,
-      simulate: (batch, transport) =>
-        simulateOverGrpc(batch, { address: flags.simulation, transport }),
+      simulate: (batch, { transport, doorbell }) =>
+        simulateOverGrpc(batch, { address: flags.simulation, transport, doorbell }),
       recorder,
       log: logger("learner"),
       build: { codeVersion: codeVersion(), hardware: hardware(libraries) },

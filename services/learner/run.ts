@@ -12,7 +12,7 @@ import {
   hashState,
   type StoredCheckpoint,
 } from "./checkpoint.ts";
-import { choice, configure, integer, type Tree, type Values } from "./configuration.ts";
+import { choice, configure, flag, integer, type Tree, type Values } from "./configuration.ts";
 import type { PresetLayer } from "./presets.ts";
 import type { BatchOptions, Simulation } from "./simulation.ts";
 import { liveTensors, scope } from "./torch/mod.ts";
@@ -34,6 +34,11 @@ export const runTree = {
       ["shared_memory", "inline"],
       "shared_memory",
       "how the rollout buffer reaches the learner; the results are the same",
+    ),
+    doorbell: flag(
+      true,
+      "with shared memory, steps are rung for behind the rollout buffer instead of sent as messages; " +
+        "the results are the same",
     ),
   },
 } satisfies Tree;

@@ -39,7 +39,7 @@ import { type Outcome, Watcher } from "./watcher.ts";
 export interface LearnerOptions {
   /** SDPG_HOME: runs and their checkpoints. */
   readonly home: string;
-  readonly simulate: (options: BatchOptions, transport: Transport) => Promise<Simulation>;
+  readonly simulate: (options: BatchOptions, how: Transport) => Promise<Simulation>;
   readonly recorder: Recorder;
   readonly log: Logger;
   /** What a run is recorded with: version of the code, and the machine. */
@@ -48,7 +48,7 @@ export interface LearnerOptions {
   readonly now: () => number;
 }
 
-type Transport = TrainingConfiguration["simulation"]["transport"];
+type Transport = TrainingConfiguration["simulation"];
 
 /** runs/<run_id>/run.json: what a run was started with. */
 interface RunFile {
@@ -221,7 +221,7 @@ export class Learner {
       task,
       config: file.configuration,
       seed: BigInt(file.seed),
-      simulate: (batch) => this.options.simulate(batch, file.configuration.simulation.transport),
+      simulate: (batch) => this.options.simulate(batch, file.configuration.simulation),
       checkpoints,
       // A healthy store takes the rows in a few milliseconds; an absent one must not hold training up.
       beforeCheckpoint: () => this.options.recorder.flush(250),
@@ -378,7 +378,7 @@ export class Learner {
     const task = await loadTask(String(checkpoint.meta.task));
     const simulation = await this.options.simulate(
       evaluationBatch(task, config, episodes, seed),
-      config.simulation.transport,
+      config.simulation,
     );
     try {
       using policy = loadPolicyOf(checkpoint, config, task);

@@ -1,7 +1,8 @@
 // A batch in a gpu-sim process, reached over gRPC (proto/sdpg/sim/v1). One Rollout stream lives as long
 // as the batch and carries small messages only: means and log σ one way, "slot t is written" the other.
 // The arrays themselves are in shared memory, or, with the inline transport, arrive in chunks behind
-// credits after each segment and are assembled into a buffer of the same layout.
+// credits after each segment and are assembled into a buffer of the same layout. With shared memory the
+// steps of a segment need no messages either: they go through the doorbell (doorbell.ts).
 
 import {
   type CreateBatchResponse,
@@ -14,6 +15,7 @@ import {
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { RolloutRequestSchema } from "@proto/sdpg/sim/v1/sim_pb.ts";
 import { client, Code, type Conversation, RpcError } from "@sdpg/common/rpc.ts";
+import { Doorbell } from "./doorbell.ts";
 import {
   type BatchOptions,
   createBatchRequest,
@@ -28,6 +30,8 @@ export interface GrpcOptions {
   /** HOST:PORT of gpu-sim. */
   readonly address: string;
   readonly transport: "shared_memory" | "inline";
+  /** With shared memory: step by the doorbell instead of a message each way. Default true. */
+  readonly doorbell?: boolean;
   /** Longest a single reply may take before the simulator counts as dead. */
   readonly replyTimeoutMs?: number;
 }
@@ -42,7 +46,7 @@ const creditChunks = 16;
 /** Creates a batch on a gpu-sim server. */
 export async function simulateOverGrpc(
   options: BatchOptions,
-  { address, transport, replyTimeoutMs = 60_000 }: GrpcOptions,
+  { address, transport, doorbell = true, replyTimeoutMs = 60_000 }: GrpcOptions,
 ): Promise<Simulation> {
   const service = client(SimulationService, address, { deadlineMs: 30_000 });
   const lost = (error: unknown): SimulationError => {
@@ -65,7 +69,7 @@ export async function simulateOverGrpc(
     throw lost(error);
   });
   try {
-    return new GrpcSimulation(service, options, layout, lost, replyTimeoutMs);
+    return new GrpcSimulation(service, options, layout, lost, doorbell, replyTimeoutMs);
   } catch (error) {
     await service.destroyBatch({ batchId: layout.batchId }).catch(() => {});
     service.$close();
@@ -86,9 +90,12 @@ class GrpcSimulation implements Simulation {
   #waitingSince = Infinity;
   readonly #watchdog: ReturnType<typeof setInterval>;
   #timedOut = false;
+  /** A response asked for while the doorbell was slow; the next one to be read. */
+  #early: Promise<IteratorResult<RolloutResponse>> | undefined;
 
   /** Shared memory, or this process's copy of the rollout buffer with the inline transport. */
   readonly #shared: SharedMemory | undefined;
+  readonly #doorbell: Doorbell | undefined;
   readonly #copy: Uint8Array<ArrayBuffer> | undefined;
   readonly #actorOffset: number;
   readonly #actorBytes: number;
@@ -98,7 +105,8 @@ class GrpcSimulation implements Simulation {
     options: BatchOptions,
     layout: CreateBatchResponse,
     private readonly lost: (error: unknown) => SimulationError,
-    replyTimeoutMs: number,
+    doorbell: boolean,
+    private readonly replyTimeoutMs: number,
   ) {
     this.#batchId = layout.batchId;
     this.bytes = { buffer: Number(layout.bufferBytes), state: Number(layout.stateBytes) };
@@ -120,6 +128,14 @@ class GrpcSimulation implements Simulation {
           return shared.tensor(dtype, shape, Number(array.value.offsetBytes));
         },
       ));
+      if (doorbell) {
+        this.#doorbell = new Doorbell(
+          shared.pointer,
+          Number(storage.value.objectBytes),
+          Number(layout.bufferBytes),
+          this.sizes.nominals * this.sizes.actions,
+        );
+      }
     } else {
       const copy = new Uint8Array(Number(layout.bufferBytes) + 64);
       // Arrays are 64-byte aligned in the simulator; here too, so that vector loads are as fast.
@@ -147,13 +163,20 @@ class GrpcSimulation implements Simulation {
   }
 
   async begin(epoch: number, reset: boolean) {
+    this.#doorbell?.arm();
     await this.#send({ case: "begin", value: { epoch: BigInt(epoch), reset } });
     const begun = await this.#receive("begun");
     this.#takeActor(0, begun.actor);
     this.#addTimings(begun.timings);
   }
 
-  async step(t: number, mean: Float32Array, logStd: Float32Array | null) {
+  step(t: number, mean: Float32Array, logStd: Float32Array | null): Promise<void> | void {
+    if (this.#doorbell === undefined) return this.#stepByMessage(t, mean, logStd);
+    if (!this.#doorbell.step(t, mean, logStd, ringMs)) return this.#awaitDoorbell();
+    this.#checkDoorbell();
+  }
+
+  async #stepByMessage(t: number, mean: Float32Array, logStd: Float32Array | null) {
     await this.#send({
       case: "step",
       value: { t, mean: bytesOf(mean), logStd: logStd === null ? empty : bytesOf(logStd) },
@@ -167,6 +190,12 @@ class GrpcSimulation implements Simulation {
   }
 
   async end() {
+    if (this.#doorbell !== undefined) {
+      if (this.#doorbell.end(ringMs)) this.#checkDoorbell();
+      else await this.#awaitDoorbell();
+      for (const [phase, seconds] of this.#doorbell.phases()) this.#addTiming(phase, seconds);
+      return;
+    }
     await this.#send({ case: "end", value: {} });
     if (this.#copy !== undefined) {
       await this.#send({ case: "credit", value: { chunks: creditChunks } });
@@ -249,7 +278,8 @@ class GrpcSimulation implements Simulation {
     this.#waitingSince = performance.now();
     let result: IteratorResult<RolloutResponse>;
     try {
-      result = await this.#stream.responses.next();
+      result = await (this.#early ?? this.#stream.responses.next());
+      this.#early = undefined;
     } catch (error) {
       throw this.lost(this.#timedOut ? new Error("no reply within its time limit") : error);
     } finally {
@@ -273,6 +303,34 @@ class GrpcSimulation implements Simulation {
     return message.value as Reply<C>;
   }
 
+  /** Waits on for a slow answer, looking in between whether the stream, and so the server, is alive. */
+  async #awaitDoorbell() {
+    const started = performance.now();
+    this.#early ??= this.#stream.responses.next();
+    this.#early.catch(() => {}); // Whoever reads it next sees the failure.
+    const ended = this.#early.then(
+      () => new Error("it ended the rollout stream"),
+      (error: unknown) => error,
+    );
+    for (;;) {
+      // Through the event loop, so that a broken connection can show.
+      const turn = new Promise<undefined>((resolve) => setTimeout(resolve, 1, undefined));
+      const failure = await Promise.race([ended, turn]);
+      if (this.#doorbell!.await(failure === undefined ? ringMs : 0)) break;
+      if (failure !== undefined) throw this.lost(failure);
+      if (performance.now() - started > this.replyTimeoutMs) {
+        this.#stream.cancel();
+        throw this.lost(new Error("no reply within its time limit"));
+      }
+    }
+    this.#checkDoorbell();
+  }
+
+  #checkDoorbell() {
+    const { status, error } = this.#doorbell!;
+    if (status !== 0) throw new SimulationError(`gpu-sim refused: ${error}`, status);
+  }
+
   /** With the inline transport the policy's inputs ride on the replies; the rest follows at the end. */
   #takeActor(slot: number, actor: Uint8Array) {
     if (this.#copy === undefined) return;
@@ -286,13 +344,19 @@ class GrpcSimulation implements Simulation {
 
   #addTimings(timings: readonly Timing[]) {
     for (const { phase, startUnixNano, endUnixNano } of timings) {
-      const seconds = Number(endUnixNano - startUnixNano) / 1e9;
-      this.timings.set(phase, (this.timings.get(phase) ?? 0) + seconds);
+      this.#addTiming(phase, Number(endUnixNano - startUnixNano) / 1e9);
     }
+  }
+
+  #addTiming(phase: string, seconds: number) {
+    this.timings.set(phase, (this.timings.get(phase) ?? 0) + seconds);
   }
 }
 
 const empty = new Uint8Array();
+
+/** How long one ring sleeps before the event loop gets a turn. A step takes milliseconds. */
+const ringMs = 200;
 
 function bytesOf(values: Float32Array): Uint8Array {
   return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);

@@ -57,15 +57,22 @@ async function train(
   return { hash, values };
 }
 
-const grpc = (server: number, transport: "shared_memory" | "inline") => (batch: BatchOptions) =>
-  simulateOverGrpc(batch, { address: servers[server].address, transport });
+const grpc =
+  (server: number, how: "doorbell" | "shared_memory" | "inline") => (batch: BatchOptions) =>
+    simulateOverGrpc(batch, {
+      address: servers[server].address,
+      transport: how === "inline" ? "inline" : "shared_memory",
+      doorbell: how === "doorbell",
+    });
 
 test.each(["hopper", "walker"])(
-  "%s: shared memory, inline chunks and in-process agree bit for bit, with 1 and 2 threads",
+  "%s: doorbell, shared memory, inline chunks and in-process agree bit for bit, with 1 and 2 threads",
   async (task) => {
     const reference = await train(task, 1, (batch) => simulateInProcess(batch, 1));
     expect(reference.hash).toMatch(/^[0-9a-f]{64}$/);
     expect(await train(task, 2, (batch) => simulateInProcess(batch, 2))).toEqual(reference);
+    expect(await train(task, 1, grpc(0, "doorbell"))).toEqual(reference);
+    expect(await train(task, 2, grpc(1, "doorbell"))).toEqual(reference);
     expect(await train(task, 1, grpc(0, "shared_memory"))).toEqual(reference);
     expect(await train(task, 2, grpc(1, "shared_memory"))).toEqual(reference);
     expect(await train(task, 1, grpc(0, "inline"))).toEqual(reference);
@@ -90,7 +97,7 @@ test("a batch that the server refuses is refused with its reason", async () => {
   await expect(attempt).rejects.toThrow(/refused: .*nominals/);
 });
 
-test("a simulator that dies is named, and every call after it fails the same way", async () => {
+test.each([true, false])("a simulator that dies is named (doorbell %s)", async (doorbell) => {
   const server = await startSimulator(1);
   const task = tasks.get("hopper")!;
   const simulation = await simulateOverGrpc({
@@ -103,7 +110,7 @@ test("a simulator that dies is named, and every call after it fails the same way
     meanBounds: [-2, 2],
     logStdBounds: [-5, 2],
     label: "training",
-  }, { address: server.address, transport: "shared_memory" });
+  }, { address: server.address, transport: "shared_memory", doorbell });
   await simulation.begin(0, true);
   await server.kill();
   const step = async () => await simulation.step(0, new Float32Array(6), new Float32Array(3));

@@ -220,20 +220,22 @@ Status Batch::allocate(const CreateOptions& options, const std::string& label, b
 
   layout_ = lay_out({sizes_.horizon, sizes_.environments, sizes_.nominals, sizes_.actions,
                      sizes_.privileged, sizes_.actor, sizes_.rewards});
-  const double needed = static_cast<double>(state_bytes_) + static_cast<double>(layout_.bytes);
+  const std::uint64_t memory_bytes = layout_.bytes + (shared ? Doorbell::bytes(na) : 0);
+  const double needed = static_cast<double>(state_bytes_) + static_cast<double>(memory_bytes);
   if (needed > static_cast<double>(options.memory_limit_bytes))
     return refuse(kResourceExhausted,
                   "the batch needs %.0f bytes (%.0f state, %.0f rollout buffer), %.0f are allowed; "
                   "lower nominals, auxiliaries_per_nominal or horizon, or raise --memory-limit-mb",
-                  needed, static_cast<double>(state_bytes_), static_cast<double>(layout_.bytes),
+                  needed, static_cast<double>(state_bytes_), static_cast<double>(memory_bytes),
                   static_cast<double>(options.memory_limit_bytes));
 
   std::string error;
   state_memory_ = Memory::plain(state_bytes_, &error);
   if (!state_memory_) return refuse(kResourceExhausted, "%s", error.c_str());
   memory_ =
-      shared ? Memory::shared(layout_.bytes, label, &error) : Memory::plain(layout_.bytes, &error);
+      shared ? Memory::shared(memory_bytes, label, &error) : Memory::plain(memory_bytes, &error);
   if (!memory_) return refuse(kResourceExhausted, "%s", error.c_str());
+  if (shared) doorbell()->magic = Doorbell::kMagic;
   out_ = point_into(layout_, memory_->data());
 
   std::uint8_t* at = static_cast<std::uint8_t*>(state_memory_->data());
@@ -267,6 +269,11 @@ Status Batch::allocate(const CreateOptions& options, const std::string& label, b
   return {};
 }
 
+Doorbell* Batch::doorbell() const {
+  if (memory_->name().empty()) return nullptr;
+  return reinterpret_cast<Doorbell*>(static_cast<std::uint8_t*>(memory_->data()) + layout_.bytes);
+}
+
 void Batch::describe(sim::v1::CreateBatchResponse* response) const {
   response->set_buffer_bytes(layout_.bytes);
   response->set_state_bytes(state_bytes_);
@@ -283,7 +290,7 @@ void Batch::describe(sim::v1::CreateBatchResponse* response) const {
       auto* shared = tensor->mutable_shared_memory();
       shared->set_name(memory_->name());
       shared->set_offset_bytes(array.offset_bytes);
-      shared->set_object_bytes(layout_.bytes);
+      shared->set_object_bytes(layout_.bytes + Doorbell::bytes(action_values()));
     }
   }
 }

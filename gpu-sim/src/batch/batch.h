@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "batch/doorbell.h"
 #include "batch/lane_kernels.h"
 #include "batch/rollout_buffer.h"
 #include "batch/shared_memory.h"
@@ -69,6 +70,10 @@ class Batch {
   const BufferLayout& layout() const { return layout_; }
   const Memory& memory() const { return *memory_; }
   void* buffer() const { return memory_->data(); }
+  // Means of a step: N * A.
+  std::uint64_t action_values() const { return std::uint64_t{sizes_.nominals} * sizes_.actions; }
+  // Behind the buffer in shared memory; null for plain memory.
+  Doorbell* doorbell() const;
   std::uint64_t state_bytes() const { return state_bytes_; }
   std::uint32_t environment_bytes() const { return environment_bytes_; }
   std::uint64_t environment_steps() const { return environment_steps_.load(); }

@@ -204,7 +204,8 @@ class SimulationService::RolloutStream {
  public:
   using Stream = grpc::ServerReaderWriter<v1::RolloutResponse, v1::RolloutRequest>;
 
-  RolloutStream(SimulationService& service, Stream& stream) : service_(service), stream_(stream) {}
+  RolloutStream(SimulationService& service, const grpc::ServerContext& context, Stream& stream)
+      : service_(service), context_(context), stream_(stream) {}
   ~RolloutStream() { release(); }
 
   grpc::Status serve() {
@@ -214,6 +215,7 @@ class SimulationService::RolloutStream {
       switch (request_.message_case()) {
         case v1::RolloutRequest::kBegin:
           status = begin(request_.begin());
+          if (status.ok()) status = answer_doorbell();
           break;
         case v1::RolloutRequest::kStep:
           status = step(request_.step());
@@ -283,7 +285,45 @@ class SimulationService::RolloutStream {
     set_actor(0, begun->mutable_actor());
     begun->clear_timings();
     add_timing(time, begun->add_timings());
+    // Before the caller can know that the segment has begun, and so before its first ring.
+    if (batch::Doorbell* bell = entry_->batch->doorbell()) bell->listen();
     return write();
+  }
+
+  // Serves the segment's steps by the doorbell, if the caller armed it before its Begin.
+  grpc::Status answer_doorbell() {
+    batch::Doorbell* const bell = entry_->batch->doorbell();
+    if (bell == nullptr || bell->armed != 1) return grpc::Status::OK;
+    const std::uint64_t mean_count = entry_->batch->action_values();
+    while (true) {
+      while (!bell->await_ring(kDoorbellMs)) {
+        if (context_.IsCancelled()) return grpc::Status::CANCELLED;
+      }
+      std::lock_guard lock(entry_->mutex);
+      if (entry_->destroyed) return no_batch(batch_id_);
+      // Both come from memory that the caller can still write: what is checked is a copy.
+      const std::uint32_t command = bell->command;
+      const std::uint32_t t = bell->t;
+      const std::uint64_t log_std_count = std::min<std::uint64_t>(bell->log_std_count, mean_count);
+      batch::Status status;
+      if (command == batch::Doorbell::kStep) {
+        mean_.assign(bell->values, bell->values + mean_count);
+        log_std_.assign(bell->values + mean_count, bell->values + mean_count + log_std_count);
+        status = entry_->batch->step(service_.pool_, t, mean_.data(), mean_count,
+                                     log_std_count == 0 ? nullptr : log_std_.data(), log_std_count,
+                                     &report_);
+        if (status.ok()) bell->add(report_);
+      } else if (command == batch::Doorbell::kEnd) {
+        std::uint32_t steps = 0;
+        status = entry_->batch->end(&steps);
+      } else {
+        status =
+            refuse(batch::kInvalidArgument, "doorbell: expected command 1 or 2, got %u", command);
+      }
+      bell->answer(static_cast<std::uint32_t>(status.code), status.message.c_str());
+      if (!status.ok()) return to_grpc(status);
+      if (command == batch::Doorbell::kEnd) return grpc::Status::OK;
+    }
   }
 
   grpc::Status step(const v1::Step& step) {
@@ -396,7 +436,11 @@ class SimulationService::RolloutStream {
     return stream_.Write(response_, options) ? grpc::Status::OK : grpc::Status::CANCELLED;
   }
 
+  // How long a listener at the doorbell takes to notice that its caller is gone.
+  static constexpr int kDoorbellMs = 100;
+
   SimulationService& service_;
+  const grpc::ServerContext& context_;
   Stream& stream_;
   std::shared_ptr<Entry> entry_;
   std::string batch_id_;
@@ -409,9 +453,9 @@ class SimulationService::RolloutStream {
 };
 
 grpc::Status SimulationService::Rollout(
-    grpc::ServerContext*,
+    grpc::ServerContext* context,
     grpc::ServerReaderWriter<v1::RolloutResponse, v1::RolloutRequest>* stream) {
-  return guarded("Rollout", [&] { return RolloutStream(*this, *stream).serve(); });
+  return guarded("Rollout", [&] { return RolloutStream(*this, *context, *stream).serve(); });
 }
 
 // ---- snapshots
