@@ -1,5 +1,6 @@
 // Log lines as JSON objects on standard error: {"time","level","service","message", fields...}.
-// SDPG_LOG chooses the lowest level that is written: debug, info (also when unset), warn, error, off.
+// SDPG_LOG chooses the lowest level that is written: debug, info (also when unset), warn, error,
+// off.
 #pragma once
 
 #include <initializer_list>
