@@ -29,6 +29,9 @@ export interface Running {
   services(): Record<string, number>;
 }
 
+/** Home -> commands started in it. */
+const started = new Map<string, Deno.ChildProcess[]>();
+
 /** Starts `./sdpg …` without its installing part. */
 export function start(home: string, args: string[]): Running {
   const child = new Deno.Command(Deno.execPath(), {
@@ -39,6 +42,7 @@ export function start(home: string, args: string[]): Running {
     stdout: "piped",
     stderr: "piped",
   }).spawn();
+  started.set(home, [...started.get(home) ?? [], child]);
   let stdout = "";
   const listeners = new Set<() => void>();
   const collect = async () => {
@@ -154,8 +158,21 @@ export async function until(
   }
 }
 
-/** A home of its own, removed afterwards. */
-export function temporaryHome(): { path: string } & Disposable {
+/** A home of its own; its processes (a test that failed leaves some) and files are removed afterwards. */
+export function temporaryHome(): { path: string } & AsyncDisposable {
   const path = Deno.makeTempDirSync({ prefix: "sdpg-e2e-" });
-  return { path, [Symbol.dispose]: () => Deno.removeSync(path, { recursive: true }) };
+  return {
+    path,
+    async [Symbol.asyncDispose]() {
+      for (const child of started.get(path) ?? []) {
+        try {
+          child.kill("SIGKILL");
+        } catch {
+          // It has ended, as it should.
+        }
+      }
+      await until("services of a test end", () => processesOf(path).length === 0, 30);
+      Deno.removeSync(path, { recursive: true });
+    },
+  };
 }

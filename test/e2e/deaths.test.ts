@@ -16,7 +16,7 @@ import {
 } from "./command.ts";
 
 const home = temporaryHome();
-afterAll(() => home[Symbol.dispose]());
+afterAll(() => home[Symbol.asyncDispose]());
 
 /** A training without end that has finished two epochs. */
 async function training(run: string, ...more: string[]): Promise<Running> {

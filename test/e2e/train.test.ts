@@ -9,7 +9,7 @@ beforeAll(async () => {
   const args = ["--epochs", "3", "--seed", "7", "--run", "first", "--json", ...small];
   trained = await sdpg(home.path, "train", "hopper", ...args, "evaluation.every=2");
 }, 120_000);
-afterAll(() => home[Symbol.dispose]());
+afterAll(() => home[Symbol.asyncDispose]());
 
 describe("train --json", () => {
   test("tells the run, every epoch and the end, with all fields", () => {
@@ -123,15 +123,17 @@ describe("the store after a training", () => {
 
 describe("beside a running training", () => {
   test("sql answers, and a second training shares the store", async () => {
-    using other = temporaryHome();
+    await using other = temporaryHome();
     const one = start(other.path, ["train", "hopper", "--run", "one", "--json", ...tiny]);
     await one.event(({ event, epoch }) => event === "epoch" && epoch === 3);
     const two = sdpg(other.path, "train", "walker", "--run=two", "--epochs=3", "--json", ...tiny);
-    const [{ n }] = await ask(
-      other.path,
-      "SELECT max(iteration) AS n FROM scalars WHERE run_id = 'one'",
-    );
-    expect(n).toBeGreaterThanOrEqual(1);
+    // Rows travel in batches: the first arrive within seconds, not at once.
+    let seen = 0;
+    for (let i = 0; i < 20 && seen === 0; i++) {
+      const query = "SELECT max(iteration) AS n FROM scalars WHERE run_id = 'one'";
+      seen = (await ask(other.path, query))[0].n;
+    }
+    expect(seen).toBeGreaterThanOrEqual(1);
     expect((await two).code).toBe(0);
     // The first goes on: the second did not take the store down with it.
     const before = events((await sdpg(other.path, "runs", "--json")).stdout);

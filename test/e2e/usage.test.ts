@@ -4,7 +4,7 @@ import { afterAll, describe, expect, test } from "vitest";
 import { root, sdpg, temporaryHome } from "./command.ts";
 
 const home = temporaryHome();
-afterAll(() => home[Symbol.dispose]());
+afterAll(() => home[Symbol.asyncDispose]());
 
 const wrong: [args: string, hint: string][] = [
   ["train hoper", `did you mean "hopper"?`],
@@ -87,7 +87,7 @@ describe("the launcher", () => {
   }, 600_000);
 
   test("refuses to install with SDPG_NO_INSTALL=1, naming what is missing", async () => {
-    using empty = temporaryHome();
+    await using empty = temporaryHome();
     // A copy without node_modules, and a PATH without the pinned Deno.
     Deno.copyFileSync(`${root}/sdpg`, `${empty.path}/sdpg`);
     Deno.chmodSync(`${empty.path}/sdpg`, 0o755);
