@@ -27,4 +27,4 @@ export function estimateBytes(run: TrainingRun): number {
 }
 
 /** Telemetry with its store, learner with libtorch, gpu-sim, command line: idle. */
-const processesBytes = 450 * MiB;
+const processesBytes = 570 * MiB;
