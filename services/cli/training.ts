@@ -138,7 +138,13 @@ async function follow(
         interrupts.next().then(() => "interrupt" as const),
         mesh.dead.then((dead) => dead),
       ]);
-      if (what === "ended") break;
+      if (what === "ended") {
+        // A learner that was killed breaks its stream a moment before its end is known.
+        const broken = (outcome as unknown) instanceof RpcError;
+        const dead = broken ? await Promise.race([mesh.dead, delay(2000)]) : undefined;
+        if (dead) throw await deadService(dead, mesh, watching, runId);
+        break;
+      }
       if (what === "interrupt") {
         if (stopped) {
           mesh.kill();

@@ -16,7 +16,10 @@ import {
 } from "./command.ts";
 
 const home = temporaryHome();
-afterAll(() => home[Symbol.asyncDispose]());
+afterAll(async () => {
+  await sdpg(home.path, "down"); // where a test between up and down has failed
+  await home[Symbol.asyncDispose]();
+}, 60_000);
 
 /** A training without end that has finished two epochs. */
 async function training(run: string, ...more: string[]): Promise<Running> {
@@ -133,28 +136,18 @@ describe("up and down", () => {
     expect(up.code).toBe(0);
     const services = events(up.stdout);
     expect(services.map(({ service }) => service)).toEqual(["telemetry", "gpu-sim", "learner"]);
-    try {
-      const again = await sdpg(home.path, "up");
-      expect([again.code, again.stderr]).toEqual([1, expect.stringContaining("./sdpg down")]);
-      const running = await training("with-up");
-      expect(running.services()).toEqual({});
-      // A second run at the same time gets a simulator and learner of its own.
-      const second = await sdpg(
-        home.path,
-        "train",
-        "hopper",
-        "--run=second",
-        "--epochs=2",
-        ...tiny,
-      );
-      expect([second.code, second.stderr]).toEqual([0, expect.stringContaining("busy")]);
-      running.signal("SIGINT");
-      expect((await running.finished).code).toBe(0);
-      for (const { pid } of services) expect(isRunning(pid)).toBe(true);
-    } finally {
-      const down = await sdpg(home.path, "down");
-      expect(down.stdout.match(/^stopped /gm)?.length).toBe(3);
-    }
+    const again = await sdpg(home.path, "up");
+    expect([again.code, again.stderr]).toEqual([1, expect.stringContaining("./sdpg down")]);
+    const running = await training("with-up");
+    expect(running.services()).toEqual({});
+    // A second run at the same time gets a simulator and learner of its own.
+    const second = await sdpg(home.path, "train", "hopper", "--run=second", "--epochs=2", ...tiny);
+    expect([second.code, second.stderr]).toEqual([0, expect.stringContaining("busy")]);
+    running.signal("SIGINT");
+    expect((await running.finished).code).toBe(0);
+    for (const { pid } of services) expect(isRunning(pid)).toBe(true);
+    const down = await sdpg(home.path, "down");
+    expect(down.stdout.match(/^stopped /gm)?.length).toBe(3);
     for (const { pid } of services) expect(isRunning(pid)).toBe(false);
   }, 120_000);
 });
