@@ -142,6 +142,11 @@ Status Batch::create(const sim::v1::CreateBatchRequest& request, const CreateOpt
     for (std::uint32_t r = 0; r < range.length; ++r)
       batch->persistent_rows_.push_back(range.start + r);
   }
+  auto& observed = batch->observed_rows_;
+  observed = program.privileged;
+  observed.insert(observed.end(), program.actor.begin(), program.actor.end());
+  std::sort(observed.begin(), observed.end());
+  observed.erase(std::unique(observed.begin(), observed.end()), observed.end());
 
   if (Status s = batch->allocate(options, request.label(), options.shared_memory); !s.ok())
     return s;
@@ -380,10 +385,8 @@ bool Batch::start_is_finite(Worker& worker) {
   for (std::uint32_t i = 0; i < rows_.state_end * lanes_; ++i) {
     if (!usable(rows[i])) return false;
   }
-  const auto unusable = [&](const std::vector<std::uint32_t>& registers) {
-    return lane_kernels_->unusable(worker.registers, registers.data(), count_of(registers));
-  };
-  return (unusable(program_->privileged) | unusable(program_->actor)) == 0;
+  return lane_kernels_->unusable(worker.registers, observed_rows_.data(),
+                                 count_of(observed_rows_)) == 0;
 }
 
 // Observations of `count` lanes from environment `first` on into one slot's arrays; numbers of
@@ -505,7 +508,7 @@ void Batch::step_block(std::uint32_t block, Worker& worker, const ActionArgs& st
   // Observations of the un-reset successor; they stand for slot t + 1 until the groups say
   // otherwise.
   run_section<T>(program.observe, v, worker, progress, nullptr);
-  bad |= unusable(program.privileged) | unusable(program.actor);
+  bad |= unusable(observed_rows_);
   ends |= bad;
   const std::uint64_t values = sizes_.privileged;
   float* successor = out_.privileged_successor + (slot - first) * values;
@@ -516,22 +519,26 @@ void Batch::step_block(std::uint32_t block, Worker& worker, const ActionArgs& st
 
   // Flags, with faults contained: such a transition ends here and is worth nothing.
   const auto limit = static_cast<std::int32_t>(program.episode_length);
+  const RolloutBuffer out =
+      out_;  // a copy: byte stores below could change members, for all g++ knows
+  std::uint8_t* const ended = ended_ + first;
+  const std::uint32_t* const status = worker.status;
   for (std::uint32_t lane = 0; lane < count; ++lane) {
     const std::uint8_t terminated = ends >> lane & 1;
     const std::uint8_t truncated = terminated == 0 && progress[lane] >= limit;
-    const std::uint32_t fault = worker.status[lane] | (bad >> lane & 1);
-    out_.reward[slot + lane] = rewards[lane];
-    out_.terminated[slot + lane] = terminated;
-    out_.truncated[slot + lane] = truncated;
-    out_.done[slot + lane] = ended_[first + lane] = terminated | truncated;
-    out_.fault[slot + lane] = static_cast<std::uint8_t>(fault);
-    out_.progress[slot + lane] = progress[lane];
+    const std::uint32_t fault = status[lane] | (bad >> lane & 1);
+    out.reward[slot + lane] = rewards[lane];
+    out.terminated[slot + lane] = terminated;
+    out.truncated[slot + lane] = truncated;
+    out.done[slot + lane] = ended[lane] = terminated | truncated;
+    out.fault[slot + lane] = static_cast<std::uint8_t>(fault);
+    out.progress[slot + lane] = progress[lane];
     if (fault != 0) {
       worker.faults += 1;
       for (int bit = 0; bit < 8; ++bit) worker.fault_bits[bit] += fault >> bit & 1;
     }
     if ((bad >> lane & 1) != 0) {
-      out_.reward[slot + lane] = 0;
+      out.reward[slot + lane] = 0;
       std::fill_n(terms_out + std::uint64_t{lane} * terms, terms, 0.0f);
     }
   }

@@ -172,6 +172,7 @@ class Batch {
   const LaneKernels* lane_kernels_ = nullptr;
   std::vector<std::uint32_t> action_rows_;      // 0, 1, ..., A - 1
   std::vector<std::uint32_t> persistent_rows_;  // registers of all persistent ranges
+  std::vector<std::uint32_t> observed_rows_;    // registers of all observations, each once
   std::vector<double> qpos0_;
 
   Rows rows_{};

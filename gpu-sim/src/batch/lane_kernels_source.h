@@ -207,18 +207,23 @@ void write(const void* registers, const std::uint32_t* rows, std::uint32_t count
     }
     transpose<L, 1>(tile[k]);
   }
+  // Whole packs run over into the rows that follow and are written later. Not beyond the block: the
+  // last rows go number by number.
   const std::uint32_t end = lanes * count;
-  for (std::uint32_t lane = 0; lane < lanes; ++lane) {
-    for (std::uint32_t k = 0; k < tiles; ++k) {
-      // Whole packs run over into the following rows, which come later; not beyond the block.
-      const std::uint32_t at = lane * count + k * L;
-      if (at + L <= end) {
-        __builtin_memcpy(out + at, &tile[k][lane], sizeof(P));
-      } else {
-        const std::uint32_t left = count - k * L < L ? count - k * L : L;
-        for (std::uint32_t i = 0; i < left; ++i) out[at + i] = tile[k][lane][static_cast<int>(i)];
-      }
+  const std::uint32_t reach = tiles * L;
+  std::uint32_t lane = 0;
+  if (tiles == 1) {
+    for (; lane < lanes && lane * count + reach <= end; ++lane)
+      __builtin_memcpy(out + lane * count, &tile[0][lane], sizeof(P));
+  } else {
+    for (; lane < lanes && lane * count + reach <= end; ++lane) {
+      for (std::uint32_t k = 0; k < tiles; ++k)
+        __builtin_memcpy(out + lane * count + k * L, &tile[k][lane], sizeof(P));
     }
+  }
+  for (; lane < lanes; ++lane) {
+    for (std::uint32_t i = 0; i < count; ++i)
+      out[lane * count + i] = reinterpret_cast<const float*>(&tile[i / L][lane])[i % L];
   }
 }
 

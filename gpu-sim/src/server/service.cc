@@ -50,7 +50,7 @@ struct SimulationService::Entry {
   std::mutex mutex;         // held while the batch's state is read or changed
   // Under `mutex`.
   bool streaming = false;  // a Rollout stream owns it
-  bool destroyed = false;
+  bool destroyed = false;  // a stream that still owns it frees the batch when it notices
 };
 
 SimulationService::SimulationService(const ServiceOptions& options)
@@ -62,6 +62,11 @@ std::shared_ptr<SimulationService::Entry> SimulationService::find(const std::str
   std::lock_guard lock(mutex_);
   const auto found = batches_.find(batch_id);
   return found == batches_.end() ? nullptr : found->second;
+}
+
+void SimulationService::give_back(const Entry& entry) {
+  std::lock_guard lock(mutex_);
+  used_bytes_ -= entry.bytes;
 }
 
 namespace {
@@ -123,7 +128,7 @@ grpc::Status SimulationService::CreateBatch(grpc::ServerContext* context,
     create.memory_limit_bytes = options_.memory_limit_bytes - used_bytes_;
     if (batch::Status s = batch::Batch::create(*request, create, &entry->batch); !s.ok())
       return to_grpc(s);
-    entry->bytes = entry->batch->state_bytes() + entry->batch->layout().bytes;
+    entry->bytes = entry->batch->state_bytes() + entry->batch->memory().bytes();
     const batch::BatchSizes& sizes = entry->batch->sizes();
     const std::uint64_t actor_bytes = std::uint64_t{sizes.nominals} * sizes.actor * 4;
     if (!shared && actor_bytes > kMaxMessageBytes / 2)
@@ -139,7 +144,7 @@ grpc::Status SimulationService::CreateBatch(grpc::ServerContext* context,
     batches_[id] = entry;
     log("info", "batch created",
         {{"batch", id},
-         {"task", request->task().name()},
+         {"task", request->task().name().substr(0, 64)},
          {"nominals", std::to_string(sizes.nominals)},
          {"auxiliaries", std::to_string(sizes.auxiliaries)},
          {"horizon", std::to_string(sizes.horizon)},
@@ -162,14 +167,15 @@ grpc::Status SimulationService::DestroyBatch(grpc::ServerContext*,
       entry = found->second;
       batches_.erase(found);
     }
+    bool freed = false;
     {
-      // A stream that still holds the entry learns of it with its next message.
       std::lock_guard lock(entry->mutex);
       entry->destroyed = true;
-      entry->batch.reset();
+      // A stream may be listening at the doorbell, in the batch's own memory: it frees the batch.
+      freed = !entry->streaming;
+      if (freed) entry->batch.reset();
     }
-    std::lock_guard lock(mutex_);
-    used_bytes_ -= entry->bytes;
+    if (freed) give_back(*entry);
     log("info", "batch destroyed", {{"batch", request->batch_id()}});
     return grpc::Status::OK;
   });
@@ -269,9 +275,16 @@ class SimulationService::RolloutStream {
 
   void release() {
     if (entry_ == nullptr) return;
-    std::lock_guard lock(entry_->mutex);
-    entry_->streaming = false;
-    if (!entry_->destroyed) entry_->batch->abandon();
+    {
+      std::lock_guard lock(entry_->mutex);
+      entry_->streaming = false;
+      if (!entry_->destroyed) {
+        entry_->batch->abandon();
+        return;
+      }
+      entry_->batch.reset();
+    }
+    service_.give_back(*entry_);
   }
 
   grpc::Status begin(const v1::Begin& begin) {
@@ -298,6 +311,8 @@ class SimulationService::RolloutStream {
     while (true) {
       while (!bell->await_ring(kDoorbellMs)) {
         if (context_.IsCancelled()) return grpc::Status::CANCELLED;
+        std::lock_guard lock(entry_->mutex);
+        if (entry_->destroyed) return no_batch(batch_id_);
       }
       std::lock_guard lock(entry_->mutex);
       if (entry_->destroyed) return no_batch(batch_id_);

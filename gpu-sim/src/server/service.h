@@ -50,6 +50,8 @@ class SimulationService final : public sim::v1::SimulationService::Service {
   class RolloutStream;
 
   std::shared_ptr<Entry> find(const std::string& batch_id);
+  // Takes a freed batch's bytes off the account.
+  void give_back(const Entry& entry);
 
   const ServiceOptions options_;
   batch::ThreadPool pool_;

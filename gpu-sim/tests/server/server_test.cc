@@ -158,9 +158,9 @@ struct Mapping {
   explicit Mapping(const v1::CreateBatchResponse& batch) {
     const auto& shared = batch.tensors(0).tensor().shared_memory();
     bytes = shared.object_bytes();
-    const int file = shm_open(shared.name().c_str(), O_RDONLY, 0);
+    const int file = shm_open(shared.name().c_str(), O_RDWR, 0);
     EXPECT_GE(file, 0);
-    data = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, file, 0);
+    data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     close(file);
     EXPECT_NE(data, MAP_FAILED);
   }
@@ -196,7 +196,7 @@ std::string shared_segment(v1::SimulationService::Stub& stub, const v1::CreateBa
   EXPECT_EQ(ended.steps(), steps);
   EXPECT_EQ(ended.chunks(), 0u);
   EXPECT_TRUE(stream.finish().ok());
-  return {static_cast<const char*>(mapping.data), mapping.bytes};
+  return {static_cast<const char*>(mapping.data), batch.buffer_bytes()};
 }
 
 TEST_F(ServerTest, TransportsCarryTheSameBits) {
@@ -375,6 +375,87 @@ TEST_F(ServerTest, TellsAStreamThatItsBatchIsGone) {
   EXPECT_EQ(destroy(batch.batch_id()).error_code(), grpc::StatusCode::NOT_FOUND);
   stream.step(0);
   EXPECT_EQ(stream.finish().error_code(), grpc::StatusCode::NOT_FOUND);
+}
+
+// The doorbell of batch/doorbell.h, as a caller finds it behind the buffer.
+batch::Doorbell* doorbell_of(const Mapping& mapping, const v1::CreateBatchResponse& batch) {
+  return reinterpret_cast<batch::Doorbell*>(static_cast<char*>(mapping.data) +
+                                            batch.buffer_bytes());
+}
+
+TEST_F(ServerTest, StepsByDoorbellWithTheBitsOfTheStream) {
+  const auto by_stream = create(v1::TRANSPORT_SHARED_MEMORY);
+  const auto by_bell = create(v1::TRANSPORT_SHARED_MEMORY);
+  const std::string expected = shared_segment(*stub_, by_stream, 8);
+  Mapping mapping(by_bell);
+  batch::Doorbell* bell = doorbell_of(mapping, by_bell);
+  Stream stream(*stub_, by_bell.batch_id());
+  bell->armed = 1;
+  stream.begin(3);
+  EXPECT_TRUE(stream.read().has_begun());
+  const std::size_t values = kNominals * kActions;
+  for (std::uint32_t t = 0; t < 8; ++t) {
+    std::fill_n(bell->values, values, 0.1f);
+    std::fill_n(bell->values + values, kActions, -1.0f);
+    bell->log_std_count = kActions;
+    bell->command = batch::Doorbell::kStep;
+    bell->t = t;
+    ASSERT_TRUE(bell->ring(10'000));
+    ASSERT_EQ(bell->status, 0u) << bell->error;
+  }
+  bell->command = batch::Doorbell::kEnd;
+  ASSERT_TRUE(bell->ring(10'000));
+  EXPECT_EQ(std::string(static_cast<const char*>(mapping.data), by_bell.buffer_bytes()), expected);
+  EXPECT_TRUE(stream.finish().ok());
+}
+
+TEST_F(ServerTest, EndsAListenerAtTheDoorbellWhoseBatchIsGone) {
+  const auto batch = create(v1::TRANSPORT_SHARED_MEMORY);
+  Mapping mapping(batch);
+  doorbell_of(mapping, batch)->armed = 1;
+  Stream stream(*stub_, batch.batch_id());
+  stream.begin(0);
+  EXPECT_TRUE(stream.read().has_begun());
+  EXPECT_TRUE(destroy(batch.batch_id()).ok());
+  EXPECT_EQ(stream.finish().error_code(), grpc::StatusCode::NOT_FOUND);
+}
+
+TEST_F(ServerTest, GivesBackTheMemoryOfBatchesThatStreamsStillHeld) {
+  start({1, "", 1 << 20, true});  // room for about eight
+  for (int round = 0; round < 30; ++round) {
+    v1::CreateBatchResponse batch;
+    grpc::Status status;
+    for (int attempt = 0; attempt < 200; ++attempt) {  // a listener notices within 100 ms
+      grpc::ClientContext context;
+      status = stub_->CreateBatch(&context, hopper_request(kNominals, 3, 8), &batch);
+      if (status.ok()) break;
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    ASSERT_TRUE(status.ok()) << "round " << round << ": " << status.error_message();
+    Mapping mapping(batch);
+    doorbell_of(mapping, batch)->armed = 1;
+    Stream stream(*stub_, batch.batch_id());
+    stream.begin(0);
+    stream.read();
+    EXPECT_TRUE(destroy(batch.batch_id()).ok());
+    stream.context.TryCancel();
+    stream.finish();
+  }
+}
+
+TEST_F(ServerTest, AnswersABadCommandAtTheDoorbell) {
+  const auto batch = create(v1::TRANSPORT_SHARED_MEMORY);
+  Mapping mapping(batch);
+  batch::Doorbell* bell = doorbell_of(mapping, batch);
+  bell->armed = 1;
+  Stream stream(*stub_, batch.batch_id());
+  stream.begin(0);
+  stream.read();
+  bell->command = 7;
+  ASSERT_TRUE(bell->ring(10'000));
+  EXPECT_EQ(bell->status, static_cast<std::uint32_t>(grpc::StatusCode::INVALID_ARGUMENT));
+  EXPECT_EQ(std::string(bell->error), "doorbell: expected command 1 or 2, got 7");
+  EXPECT_EQ(stream.finish().error_code(), grpc::StatusCode::INVALID_ARGUMENT);
 }
 
 TEST_F(ServerTest, SnapshotsAndRestores) {
