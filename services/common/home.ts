@@ -123,7 +123,9 @@ export function processStartTicks(pid: number): number | undefined {
   const stat = new TextDecoder().decode(stdout);
   // The command in parentheses may hold spaces; fields are counted after its last parenthesis.
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-  if (fields[0] === "Z" || fields[0] === "X") return undefined;
+  // A zombie with more than one thread is still dying: its files and locks are still held.
+  const threads = Number(fields[17]);
+  if ((fields[0] === "Z" && threads <= 1) || fields[0] === "X") return undefined;
   return Number(fields[19]);
 }
 
