@@ -51,7 +51,8 @@ struct StepReport {
   std::uint32_t nominals_done = 0;  // nominals whose episode ended
   std::uint32_t faults = 0;         // environments with any fault bit
   // "noise", "physics", "task", "reset". The first three alternate from block to block on every
-  // thread; they are reported one after the other with the lengths of their shares.
+  // thread; they are reported one after the other with the lengths of their shares, which are
+  // measured on every fourth block.
   PhaseTime phases[4] = {};
 };
 

@@ -21,6 +21,29 @@ SDPG_INLINE void multiply(typename Words<L>::U32 a, std::uint32_t b, typename Wo
                           typename Words<L>::U32* high) {
   using U32 = typename Words<L>::U32;
   using U64 = typename Words<L>::U64;
+  // Even and odd words apart, by the machine's 32 by 32 bit product, where a pack is one register.
+  // (The forms with a mask are those that g++ 12 does not warn about.)
+#if defined(__AVX512F__)
+  if constexpr (L == 16) {
+    const __m512i factor = _mm512_set1_epi64(b);
+    const __m512i even = _mm512_maskz_mul_epu32(0xff, (__m512i)a, factor);
+    const __m512i odd =
+        _mm512_maskz_mul_epu32(0xff, _mm512_maskz_srli_epi64(0xff, (__m512i)a, 32), factor);
+    *low = (U32)_mm512_mask_blend_epi32(0xaaaa, even, _mm512_maskz_slli_epi64(0xff, odd, 32));
+    *high = (U32)_mm512_mask_blend_epi32(0xaaaa, _mm512_maskz_srli_epi64(0xff, even, 32), odd);
+    return;
+  }
+#endif
+#if defined(__AVX2__)
+  if constexpr (L == 8) {
+    const __m256i factor = _mm256_set1_epi64x(b);
+    const __m256i even = _mm256_mul_epu32((__m256i)a, factor);
+    const __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64((__m256i)a, 32), factor);
+    *low = (U32)_mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa);
+    *high = (U32)_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa);
+    return;
+  }
+#endif
   const U64 product = __builtin_convertvector(a, U64) * std::uint64_t{b};
   *low = __builtin_convertvector(product, U32);
   *high = __builtin_convertvector(product >> 32, U32);
@@ -163,10 +186,11 @@ void sum(const void* registers, const std::uint32_t* rows, std::uint32_t count, 
   for (int lane = 0; lane < L; ++lane) out[lane] = total[lane];
 }
 
-// Transposes L packs of L lanes: stage s swaps the off-diagonal halves of every 2s x 2s square.
-template <int L, int s>
-SDPG_INLINE void transpose(core::Pack<float, L> v[L]) {
-  if constexpr (s < L) {
+// Transposes W packs of L lanes in squares of W: stage s swaps the off-diagonal halves of every
+// 2s x 2s square. Afterwards lane k's W numbers are the square k / W of pack k % W.
+template <int L, int W, int s = 1>
+SDPG_INLINE void transpose(core::Pack<float, L> v[W]) {
+  if constexpr (s < W) {
     using I = typename core::Pack<float, L>::Integers;
     I low, high;
     for (int k = 0; k < L; ++k) {
@@ -174,56 +198,60 @@ SDPG_INLINE void transpose(core::Pack<float, L> v[L]) {
       high[k] = (k & s) == 0 ? k + s : L + k;
     }
 #pragma GCC unroll 16
-    for (int i = 0; i < L; ++i) {
+    for (int i = 0; i < W; ++i) {
       if ((i & s) != 0) continue;
       const auto a = v[i].v, b = v[i + s].v;
       v[i].v = __builtin_shuffle(a, b, low);
       v[i + s].v = __builtin_shuffle(a, b, high);
     }
-    transpose<L, s * 2>(v);
+    transpose<L, W, s * 2>(v);
+  }
+}
+
+// Columns [first, first + columns) of `write`, columns <= W. Whole squares run over into what
+// follows: later rows' first columns, which the caller writes later, but nothing beyond the block.
+template <class T, int L, int W>
+SDPG_INLINE void write_columns(const void* registers, const std::uint32_t* rows,
+                               std::uint32_t count, std::uint32_t first, std::uint32_t columns,
+                               std::uint32_t lanes, float* out) {
+  core::Pack<float, L> tile[W];
+  for (std::uint32_t i = 0; i < W; ++i)
+    tile[i] = narrow<T, L>(registers, rows[first + (i < columns ? i : columns - 1)]);
+  transpose<L, W>(tile);
+  const auto numbers = [&](std::uint32_t lane) {
+    return reinterpret_cast<const float*>(&tile[lane % W]) + lane / W * W;
+  };
+  const std::uint32_t end = lanes * count;
+  std::uint32_t lane = 0;
+  for (; lane < lanes && lane * count + first + W <= end; ++lane)
+    __builtin_memcpy(out + lane * count + first, numbers(lane), W * sizeof(float));
+  for (; lane < lanes; ++lane) {
+    for (std::uint32_t i = 0; i < columns; ++i) out[lane * count + first + i] = numbers(lane)[i];
   }
 }
 
 template <class T, int L>
 void write(const void* registers, const std::uint32_t* rows, std::uint32_t count,
            std::uint32_t lanes, float* out) {
-  using P = core::Pack<float, L>;
-  constexpr std::uint32_t kTiles = 4;
-  if (count > kTiles * L || count == 0) {  // wide observations: bound by memory anyway
-    for (std::uint32_t i = 0; i < count; ++i) {
-      const T* row = static_cast<const T*>(registers) + rows[i] * L;
-      for (std::uint32_t lane = 0; lane < lanes; ++lane)
-        out[lane * count + i] = static_cast<float>(row[lane]);
-    }
-    return;
-  }
-  P tile[kTiles][L];
-  const std::uint32_t tiles = (count + L - 1) / L;
-  for (std::uint32_t k = 0; k < tiles; ++k) {
-    for (std::uint32_t i = 0; i < L; ++i) {
-      // Columns beyond the last repeat it; what they store is overwritten or left out.
-      const std::uint32_t column = k * L + i < count ? k * L + i : count - 1;
-      tile[k][i] = narrow<T, L>(registers, rows[column]);
-    }
-    transpose<L, 1>(tile[k]);
-  }
-  // Whole packs run over into the rows that follow and are written later. Not beyond the block: the
-  // last rows go number by number.
-  const std::uint32_t end = lanes * count;
-  const std::uint32_t reach = tiles * L;
-  std::uint32_t lane = 0;
-  if (tiles == 1) {
-    for (; lane < lanes && lane * count + reach <= end; ++lane)
-      __builtin_memcpy(out + lane * count, &tile[0][lane], sizeof(P));
+  if (count == 0) return;
+  // The last columns first: what they run over into is then written by the columns before them, or,
+  // if there are none, by the next row.
+  constexpr std::uint32_t width = L;
+  std::uint32_t first = (count - 1) / width * width;
+  const std::uint32_t columns = count - first;
+  if constexpr (L >= 4) {
+    if (columns <= 4)
+      write_columns<T, L, 4>(registers, rows, count, first, columns, lanes, out);
+    else if (L >= 8 && columns <= 8)
+      write_columns<T, L, L >= 8 ? 8 : L>(registers, rows, count, first, columns, lanes, out);
+    else
+      write_columns<T, L, L>(registers, rows, count, first, columns, lanes, out);
   } else {
-    for (; lane < lanes && lane * count + reach <= end; ++lane) {
-      for (std::uint32_t k = 0; k < tiles; ++k)
-        __builtin_memcpy(out + lane * count + k * L, &tile[k][lane], sizeof(P));
-    }
+    write_columns<T, L, L>(registers, rows, count, first, columns, lanes, out);
   }
-  for (; lane < lanes; ++lane) {
-    for (std::uint32_t i = 0; i < count; ++i)
-      out[lane * count + i] = reinterpret_cast<const float*>(&tile[i / L][lane])[i % L];
+  while (first > 0) {
+    first -= width;
+    write_columns<T, L, L>(registers, rows, count, first, width, lanes, out);
   }
 }
 
