@@ -16,8 +16,8 @@ const published: PresetLayer = {
 
 /**
  * What two cores share: a quarter of the environments, spent on more nominals rather than more
- * auxiliaries, a gentle start, ΔJ without the luck of earlier steps, and an averaged policy to be
- * evaluated and kept.
+ * auxiliaries, a gentle start, ΔJ without the luck of earlier steps, and against sudden falls of the
+ * return an averaged policy that acts, is evaluated and kept, and a bound on spikes of the gradient.
  */
 const twoCores: PresetLayer = {
   nominals: 64,
@@ -29,7 +29,9 @@ const twoCores: PresetLayer = {
     output_gain: 0.01,
     warmup_epochs: 20,
     warmup_start: 0.1,
-    average: 0.99,
+    grad_norm: 0.1,
+    average: 0.95,
+    act_with_average: true,
   },
   critic: { value_limit_action: "clip" },
   return_normaliser: { reset_on_done: true },
