@@ -25,7 +25,8 @@ GPU_SIM_API int gpu_sim_batch_create(const uint8_t* request, size_t request_byte
                                      gpu_sim_batch** out, char* error, size_t error_bytes);
 GPU_SIM_API void gpu_sim_batch_destroy(gpu_sim_batch* batch);
 
-/* Serialised sdpg.sim.v1.CreateBatchResponse: the layout of the rollout buffer. Valid until destroy. */
+/* Serialised sdpg.sim.v1.CreateBatchResponse: the layout of the rollout buffer. Valid until
+ * destroy. */
 GPU_SIM_API const uint8_t* gpu_sim_batch_layout(const gpu_sim_batch* batch, size_t* bytes);
 /* The rollout buffer itself. */
 GPU_SIM_API void* gpu_sim_batch_buffer(gpu_sim_batch* batch, size_t* bytes);
@@ -45,7 +46,8 @@ GPU_SIM_API int gpu_sim_batch_snapshot(const gpu_sim_batch* batch, uint8_t* out,
 GPU_SIM_API int gpu_sim_batch_restore(gpu_sim_batch* batch, const uint8_t* state, size_t bytes,
                                       char* error, size_t error_bytes);
 
-/* ---- doorbell (batch/doorbell.h): the caller's half, on the mapped shared memory --------------- */
+/* ---- doorbell (batch/doorbell.h): the caller's half, on the mapped shared memory ---------------
+ */
 
 /* Rings and waits for the answer; 1 when it came within `timeout_ms`, else 0. */
 GPU_SIM_API int gpu_sim_doorbell_ring(void* doorbell, int timeout_ms);
@@ -54,7 +56,8 @@ GPU_SIM_API int gpu_sim_doorbell_await(void* doorbell, int timeout_ms);
 
 /* ---- physics alone (parity tests, benchmark) ----------------------------------------------- */
 
-/* `model`: sdpg.model.v1.Model. `precision`: 4 or 8 bytes. State crosses in double, [env][index]. */
+/* `model`: sdpg.model.v1.Model. `precision`: 4 or 8 bytes. State crosses in double, [env][index].
+ */
 GPU_SIM_API int gpu_sim_physics_create(const uint8_t* model, size_t model_bytes, int environments,
                                        int precision, int threads, const char* isa,
                                        gpu_sim_physics** out, char* error, size_t error_bytes);
@@ -77,4 +80,4 @@ GPU_SIM_API void gpu_sim_physics_status(const gpu_sim_physics* physics, uint32_t
 #ifdef __cplusplus
 }
 #endif
-#endif  /* GPU_SIM_H_ */
+#endif /* GPU_SIM_H_ */

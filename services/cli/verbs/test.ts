@@ -121,7 +121,7 @@ export const test = verb({
 async function checks(...list: [name: string, command: string, args: string[]][]): Promise<Count> {
   const count = { passed: 0, failed: 0 };
   for (const [name, command, args] of list) {
-    const success = await runHere(command, args);
+    const success = await runHere(command, args, { quiet: true });
     writeOut(`${success ? "ok  " : "FAIL"}  ${name}`);
     if (success) count.passed++;
     else count.failed++;
@@ -178,17 +178,30 @@ function vitestPackage(): string {
   return imports.vitest;
 }
 
-/** Runs a program in the checkout with our terminal; false when it fails or does not exist. */
-async function runHere(command: string, args: string[]): Promise<boolean> {
+/**
+ * Runs a program in the checkout; false when it fails or does not exist. A quiet one is shown only when
+ * it fails.
+ */
+async function runHere(
+  command: string,
+  args: string[],
+  options: { quiet?: boolean } = {},
+): Promise<boolean> {
+  const output = options.quiet ? "piped" : "inherit";
   try {
-    const { success } = await new Deno.Command(command, {
+    const result = await new Deno.Command(command, {
       args,
       cwd: checkoutDirectory,
       stdin: "null",
-      stdout: "inherit",
-      stderr: "inherit",
+      stdout: output,
+      stderr: output,
     }).output();
-    return success;
+    if (options.quiet && !result.success) {
+      for (const bytes of [result.stdout, result.stderr]) {
+        writeOut(new TextDecoder().decode(bytes).trimEnd());
+      }
+    }
+    return result.success;
   } catch (error) {
     writeOut(
       `${command} cannot be run: ${error instanceof Error ? error.message : error}; ./sdpg doctor`,
