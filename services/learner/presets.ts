@@ -37,6 +37,14 @@ const twoCores: PresetLayer = {
   return_normaliser: { reset_on_done: true },
 };
 
+/**
+ * Walker has to leave a standing pose that is stable and pays little. An acting average and a tight
+ * gradient bound hold it there: 149 after 1300 epochs, where these values walk at 2500 by 1300.
+ */
+const untied: PresetLayer = {
+  actor: { grad_norm: 1, average: 0.99, act_with_average: false },
+};
+
 export const presets: Readonly<Record<PresetName, Readonly<Record<string, PresetLayer[]>>>> = {
   paper: {
     hopper: [published, { epochs: 10_000 }],
@@ -44,6 +52,6 @@ export const presets: Readonly<Record<PresetName, Readonly<Record<string, Preset
   },
   cpu: {
     hopper: [twoCores],
-    walker: [twoCores],
+    walker: [twoCores, untied],
   },
 };
