@@ -195,6 +195,10 @@ export interface Mesh {
  */
 export async function openMesh(options: MeshOptions): Promise<Mesh> {
   const { home, progress = () => {} } = options;
+  if (home.includes(",")) {
+    // Deno's permission flags separate paths by commas.
+    throw new CliError(`Cannot use SDPG_HOME "${home}": expected a path without a comma`);
+  }
   createHome(home);
   await sweep(home);
   if (!options.keep && !options.ownServices) {

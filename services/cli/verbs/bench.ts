@@ -165,7 +165,12 @@ function show(lines: string[], json: boolean): number {
   if (json) {
     for (const object of objects) writeOut(JSON.stringify(object));
   } else {
-    const header = [...new Set(objects.flatMap((object) => Object.keys(object)))];
+    // Trees (an epoch's phases) have no place in a table; --json has them.
+    const isTree = (value: unknown) => typeof value === "object" && !Array.isArray(value);
+    const names = objects.flatMap((object) => Object.keys(object));
+    const header = [...new Set(names)].filter((name) =>
+      !objects.some((object) => isTree(object[name]))
+    );
     writeOut(table(
       header,
       objects.map((object) => header.map((name) => cell(object[name]))),
@@ -177,7 +182,7 @@ function show(lines: string[], json: boolean): number {
 function cell(value: unknown): string {
   if (value === undefined || value === null) return "-";
   if (typeof value === "number") return String(Number(value.toPrecision(5)));
-  return typeof value === "object" ? JSON.stringify(value) : String(value);
+  return Array.isArray(value) ? value.map(cell).join(" … ") : String(value);
 }
 
 /** Output lines of a program run in the checkout; its stderr is ours. */
