@@ -9,11 +9,17 @@ const folders = Object.entries(imports as Record<string, string>)
   .filter(([name, target]) => name.endsWith("/") && target.startsWith("./"));
 
 export default defineConfig({
+  server: { host: "127.0.0.1" }, // a bare system may not know the name "localhost"
   resolve: {
     alias: folders.map(([name, target]) => ({
       find: new RegExp(`^${name}`),
       replacement: fileURLToPath(new URL(target, import.meta.url)),
     })),
   },
-  test: { exclude: ["node_modules/**", "build/**", ".sdpg/**", ".tools/**"] },
+  // By address: a bare container may have no /etc/hosts that knows "localhost".
+  server: { host: "127.0.0.1" },
+  test: {
+    api: { host: "127.0.0.1" },
+    exclude: ["node_modules/**", "build/**", ".sdpg/**", ".tools/**"],
+  },
 });
