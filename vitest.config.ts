@@ -9,7 +9,6 @@ const folders = Object.entries(imports as Record<string, string>)
   .filter(([name, target]) => name.endsWith("/") && target.startsWith("./"));
 
 export default defineConfig({
-  server: { host: "127.0.0.1" }, // a bare system may not know the name "localhost"
   resolve: {
     alias: folders.map(([name, target]) => ({
       find: new RegExp(`^${name}`),
