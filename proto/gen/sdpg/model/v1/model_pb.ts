@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file sdpg/model/v1/model.proto.
  */
 export const file_sdpg_model_v1_model: GenFile = /*@__PURE__*/
-  fileDesc("ChlzZHBnL21vZGVsL3YxL21vZGVsLnByb3RvEg1zZHBnLm1vZGVsLnYxIrYECgVNb2RlbBIMCgRuYW1lGAEgASgJEhQKDGNvbnRlbnRfaGFzaBgCIAEoCRIlCgZvcHRpb24YAyABKAsyFS5zZHBnLm1vZGVsLnYxLk9wdGlvbhIlCgZib2RpZXMYBCABKAsyFS5zZHBnLm1vZGVsLnYxLkJvZGllcxIlCgZqb2ludHMYBSABKAsyFS5zZHBnLm1vZGVsLnYxLkpvaW50cxIhCgRkb2ZzGAYgASgLMhMuc2RwZy5tb2RlbC52MS5Eb2ZzEiMKBWdlb21zGAcgASgLMhQuc2RwZy5tb2RlbC52MS5HZW9tcxIrCglhY3R1YXRvcnMYCCABKAsyGC5zZHBnLm1vZGVsLnYxLkFjdHVhdG9ycxIjCgVzaXRlcxgJIAEoCzIULnNkcGcubW9kZWwudjEuU2l0ZXMSDQoFcXBvczAYCiADKAESEwoLcXBvc19zcHJpbmcYCyADKAESGQoRZXhjbHVkZV9zaWduYXR1cmUYDCADKAUSJgoHY2FtZXJhcxgNIAMoCzIVLnNkcGcubW9kZWwudjEuQ2FtZXJhEiQKBmxpZ2h0cxgOIAMoCzIULnNkcGcubW9kZWwudjEuTGlnaHQSKgoJbWF0ZXJpYWxzGA8gAygLMhcuc2RwZy5tb2RlbC52MS5NYXRlcmlhbBIYChBzdGF0X21lYW5pbmVydGlhGBAgASgBEhMKC3N0YXRfZXh0ZW50GBEgASgBEhIKCnRvdGFsX21hc3MYEiABKAEikgIKBk9wdGlvbhIQCgh0aW1lc3RlcBgBIAEoARIPCgdncmF2aXR5GAIgAygBEhIKCmludGVncmF0b3IYAyABKAUSDAoEY29uZRgEIAEoBRIOCgZzb2x2ZXIYBSABKAUSEgoKaXRlcmF0aW9ucxgGIAEoBRIVCg1sc19pdGVyYXRpb25zGAcgASgFEhEKCXRvbGVyYW5jZRgIIAEoARIUCgxsc190b2xlcmFuY2UYCSABKAESEAoIaW1wcmF0aW8YCiABKAESFAoMZGlzYWJsZWZsYWdzGAsgASgFEhMKC2VuYWJsZWZsYWdzGAwgASgFEg8KB2RlbnNpdHkYDSABKAESEQoJdmlzY29zaXR5GA4gASgBIqcCCgZCb2RpZXMSDAoEbmFtZRgBIAMoCRIQCghwYXJlbnRpZBgCIAMoBRIOCgZyb290aWQYAyADKAUSDgoGd2VsZGlkGAQgAygFEg4KBmpudG51bRgFIAMoBRIOCgZqbnRhZHIYBiADKAUSDgoGZG9mbnVtGAcgAygFEg4KBmRvZmFkchgIIAMoBRIPCgdnZW9tbnVtGAkgAygFEg8KB2dlb21hZHIYCiADKAUSCwoDcG9zGAsgAygBEgwKBHF1YXQYDCADKAESDAoEaXBvcxgNIAMoARINCgVpcXVhdBgOIAMoARIMCgRtYXNzGA8gAygBEg8KB2luZXJ0aWEYECADKAESEgoKaW52d2VpZ2h0MBgRIAMoARIQCghncmF2Y29tcBgSIAMoASLTAQoGSm9pbnRzEgwKBG5hbWUYASADKAkSDAoEdHlwZRgCIAMoBRIPCgdxcG9zYWRyGAMgAygFEg4KBmRvZmFkchgEIAMoBRIOCgZib2R5aWQYBSADKAUSCwoDcG9zGAYgAygBEgwKBGF4aXMYByADKAESDwoHbGltaXRlZBgIIAMoBRINCgVyYW5nZRgJIAMoARIOCgZtYXJnaW4YCiADKAESDgoGc29scmVmGAsgAygBEg4KBnNvbGltcBgMIAMoARIRCglzdGlmZm5lc3MYDSADKAEipAEKBERvZnMSDgoGYm9keWlkGAEgAygFEg0KBWpudGlkGAIgAygFEhAKCHBhcmVudGlkGAMgAygFEhAKCGFybWF0dXJlGAQgAygBEg8KB2RhbXBpbmcYBSADKAESFAoMZnJpY3Rpb25sb3NzGAYgAygBEg4KBnNvbHJlZhgHIAMoARIOCgZzb2xpbXAYCCADKAESEgoKaW52d2VpZ2h0MBgJIAMoASKvAgoFR2VvbXMSDAoEbmFtZRgBIAMoCRIMCgR0eXBlGAIgAygFEg4KBmJvZHlpZBgDIAMoBRIPCgdjb250eXBlGAQgAygFEhMKC2NvbmFmZmluaXR5GAUgAygFEg4KBmNvbmRpbRgGIAMoBRIQCghwcmlvcml0eRgHIAMoBRIMCgRzaXplGAggAygBEgsKA3BvcxgJIAMoARIMCgRxdWF0GAogAygBEhAKCGZyaWN0aW9uGAsgAygBEg4KBnNvbG1peBgMIAMoARIOCgZzb2xyZWYYDSADKAESDgoGc29saW1wGA4gAygBEg4KBm1hcmdpbhgPIAMoARILCgNnYXAYECADKAESDAoEcmdiYRgRIAMoARINCgVtYXRpZBgSIAMoBRINCgVncm91cBgTIAMoBSKAAgoJQWN0dWF0b3JzEgwKBG5hbWUYASADKAkSDwoHdHJudHlwZRgCIAMoBRINCgV0cm5pZBgDIAMoBRIMCgRnZWFyGAQgAygBEhMKC2N0cmxsaW1pdGVkGAUgAygFEhEKCWN0cmxyYW5nZRgGIAMoARIUCgxmb3JjZWxpbWl0ZWQYByADKAUSEgoKZm9yY2VyYW5nZRgIIAMoARIPCgdkeW50eXBlGAkgAygFEhAKCGdhaW50eXBlGAogAygFEhAKCGJpYXN0eXBlGAsgAygFEg4KBmR5bnBybRgMIAMoARIPCgdnYWlucHJtGA0gAygBEg8KB2JpYXNwcm0YDiADKAEiQAoFU2l0ZXMSDAoEbmFtZRgBIAMoCRIOCgZib2R5aWQYAiADKAUSCwoDcG9zGAMgAygBEgwKBHF1YXQYBCADKAEijwEKBkNhbWVyYRIMCgRuYW1lGAEgASgJEgwKBG1vZGUYAiABKAUSDgoGYm9keWlkGAMgASgFEhQKDHRhcmdldGJvZHlpZBgEIAEoBRILCgNwb3MYBSADKAESDAoEcXVhdBgGIAMoARIMCgRwb3MwGAcgAygBEgwKBG1hdDAYCCADKAESDAoEZm92eRgJIAEoASKqAQoFTGlnaHQSDAoEbmFtZRgBIAEoCRIMCgRtb2RlGAIgASgFEg4KBmJvZHlpZBgDIAEoBRITCgtkaXJlY3Rpb25hbBgEIAEoCBISCgpjYXN0c2hhZG93GAUgASgIEgsKA3BvcxgGIAMoARILCgNkaXIYByADKAESDwoHYW1iaWVudBgIIAMoARIPCgdkaWZmdXNlGAkgAygBEhAKCHNwZWN1bGFyGAogAygBIl0KCE1hdGVyaWFsEgwKBG5hbWUYASABKAkSDAoEcmdiYRgCIAMoARINCgVyZ2JhMhgDIAMoARIRCgl0ZXhyZXBlYXQYBCADKAESEwoLcmVmbGVjdGFuY2UYBSABKAFiBnByb3RvMw");
+  fileDesc("ChlzZHBnL21vZGVsL3YxL21vZGVsLnByb3RvEg1zZHBnLm1vZGVsLnYxIt0FCgVNb2RlbBIMCgRuYW1lGAEgASgJEhQKDGNvbnRlbnRfaGFzaBgCIAEoCRIlCgZvcHRpb24YAyABKAsyFS5zZHBnLm1vZGVsLnYxLk9wdGlvbhIlCgZib2RpZXMYBCABKAsyFS5zZHBnLm1vZGVsLnYxLkJvZGllcxIlCgZqb2ludHMYBSABKAsyFS5zZHBnLm1vZGVsLnYxLkpvaW50cxIhCgRkb2ZzGAYgASgLMhMuc2RwZy5tb2RlbC52MS5Eb2ZzEiMKBWdlb21zGAcgASgLMhQuc2RwZy5tb2RlbC52MS5HZW9tcxIrCglhY3R1YXRvcnMYCCABKAsyGC5zZHBnLm1vZGVsLnYxLkFjdHVhdG9ycxIjCgVzaXRlcxgJIAEoCzIULnNkcGcubW9kZWwudjEuU2l0ZXMSDQoFcXBvczAYCiADKAESEwoLcXBvc19zcHJpbmcYCyADKAESGQoRZXhjbHVkZV9zaWduYXR1cmUYDCADKAUSJgoHY2FtZXJhcxgNIAMoCzIVLnNkcGcubW9kZWwudjEuQ2FtZXJhEiQKBmxpZ2h0cxgOIAMoCzIULnNkcGcubW9kZWwudjEuTGlnaHQSKgoJbWF0ZXJpYWxzGA8gAygLMhcuc2RwZy5tb2RlbC52MS5NYXRlcmlhbBIYChBzdGF0X21lYW5pbmVydGlhGBAgASgBEhMKC3N0YXRfZXh0ZW50GBEgASgBEhIKCnRvdGFsX21hc3MYEiABKAESKgoJa2V5ZnJhbWVzGBMgAygLMhcuc2RwZy5tb2RlbC52MS5LZXlmcmFtZRIjCgVwYWlycxgUIAEoCzIULnNkcGcubW9kZWwudjEuUGFpcnMSKwoHaGZpZWxkcxgVIAMoCzIaLnNkcGcubW9kZWwudjEuSGVpZ2h0RmllbGQSJwoHc2Vuc29ycxgWIAEoCzIWLnNkcGcubW9kZWwudjEuU2Vuc29ycyKSAgoGT3B0aW9uEhAKCHRpbWVzdGVwGAEgASgBEg8KB2dyYXZpdHkYAiADKAESEgoKaW50ZWdyYXRvchgDIAEoBRIMCgRjb25lGAQgASgFEg4KBnNvbHZlchgFIAEoBRISCgppdGVyYXRpb25zGAYgASgFEhUKDWxzX2l0ZXJhdGlvbnMYByABKAUSEQoJdG9sZXJhbmNlGAggASgBEhQKDGxzX3RvbGVyYW5jZRgJIAEoARIQCghpbXByYXRpbxgKIAEoARIUCgxkaXNhYmxlZmxhZ3MYCyABKAUSEwoLZW5hYmxlZmxhZ3MYDCABKAUSDwoHZGVuc2l0eRgNIAEoARIRCgl2aXNjb3NpdHkYDiABKAEipwIKBkJvZGllcxIMCgRuYW1lGAEgAygJEhAKCHBhcmVudGlkGAIgAygFEg4KBnJvb3RpZBgDIAMoBRIOCgZ3ZWxkaWQYBCADKAUSDgoGam50bnVtGAUgAygFEg4KBmpudGFkchgGIAMoBRIOCgZkb2ZudW0YByADKAUSDgoGZG9mYWRyGAggAygFEg8KB2dlb21udW0YCSADKAUSDwoHZ2VvbWFkchgKIAMoBRILCgNwb3MYCyADKAESDAoEcXVhdBgMIAMoARIMCgRpcG9zGA0gAygBEg0KBWlxdWF0GA4gAygBEgwKBG1hc3MYDyADKAESDwoHaW5lcnRpYRgQIAMoARISCgppbnZ3ZWlnaHQwGBEgAygBEhAKCGdyYXZjb21wGBIgAygBIpQCCgZKb2ludHMSDAoEbmFtZRgBIAMoCRIMCgR0eXBlGAIgAygFEg8KB3Fwb3NhZHIYAyADKAUSDgoGZG9mYWRyGAQgAygFEg4KBmJvZHlpZBgFIAMoBRILCgNwb3MYBiADKAESDAoEYXhpcxgHIAMoARIPCgdsaW1pdGVkGAggAygFEg0KBXJhbmdlGAkgAygBEg4KBm1hcmdpbhgKIAMoARIOCgZzb2xyZWYYCyADKAESDgoGc29saW1wGAwgAygBEhEKCXN0aWZmbmVzcxgNIAMoARITCgthY3RncmF2Y29tcBgOIAMoBRIVCg1hY3RmcmNsaW1pdGVkGA8gAygFEhMKC2FjdGZyY3JhbmdlGBAgAygBIqQBCgREb2ZzEg4KBmJvZHlpZBgBIAMoBRINCgVqbnRpZBgCIAMoBRIQCghwYXJlbnRpZBgDIAMoBRIQCghhcm1hdHVyZRgEIAMoARIPCgdkYW1waW5nGAUgAygBEhQKDGZyaWN0aW9ubG9zcxgGIAMoARIOCgZzb2xyZWYYByADKAESDgoGc29saW1wGAggAygBEhIKCmludndlaWdodDAYCSADKAEivwIKBUdlb21zEgwKBG5hbWUYASADKAkSDAoEdHlwZRgCIAMoBRIOCgZib2R5aWQYAyADKAUSDwoHY29udHlwZRgEIAMoBRITCgtjb25hZmZpbml0eRgFIAMoBRIOCgZjb25kaW0YBiADKAUSEAoIcHJpb3JpdHkYByADKAUSDAoEc2l6ZRgIIAMoARILCgNwb3MYCSADKAESDAoEcXVhdBgKIAMoARIQCghmcmljdGlvbhgLIAMoARIOCgZzb2xtaXgYDCADKAESDgoGc29scmVmGA0gAygBEg4KBnNvbGltcBgOIAMoARIOCgZtYXJnaW4YDyADKAESCwoDZ2FwGBAgAygBEgwKBHJnYmEYESADKAESDQoFbWF0aWQYEiADKAUSDQoFZ3JvdXAYEyADKAUSDgoGZGF0YWlkGBQgAygFIqcBCgVQYWlycxIMCgRuYW1lGAEgAygJEg0KBWdlb20xGAIgAygFEg0KBWdlb20yGAMgAygFEgsKA2RpbRgEIAMoBRIQCghmcmljdGlvbhgFIAMoARIOCgZzb2xyZWYYBiADKAESFgoOc29scmVmZnJpY3Rpb24YByADKAESDgoGc29saW1wGAggAygBEg4KBm1hcmdpbhgJIAMoARILCgNnYXAYCiADKAEiUwoLSGVpZ2h0RmllbGQSDAoEbmFtZRgBIAEoCRIMCgRucm93GAIgASgFEgwKBG5jb2wYAyABKAUSDAoEc2l6ZRgEIAMoARIMCgRkYXRhGAUgAygCItgCCglBY3R1YXRvcnMSDAoEbmFtZRgBIAMoCRIPCgd0cm50eXBlGAIgAygFEg0KBXRybmlkGAMgAygFEgwKBGdlYXIYBCADKAESEwoLY3RybGxpbWl0ZWQYBSADKAUSEQoJY3RybHJhbmdlGAYgAygBEhQKDGZvcmNlbGltaXRlZBgHIAMoBRISCgpmb3JjZXJhbmdlGAggAygBEg8KB2R5bnR5cGUYCSADKAUSEAoIZ2FpbnR5cGUYCiADKAUSEAoIYmlhc3R5cGUYCyADKAUSDgoGZHlucHJtGAwgAygBEg8KB2dhaW5wcm0YDSADKAESDwoHYmlhc3BybRgOIAMoARIOCgZhY3RhZHIYDyADKAUSDgoGYWN0bnVtGBAgAygFEhIKCmFjdGxpbWl0ZWQYESADKAUSEAoIYWN0cmFuZ2UYEiADKAESEAoIYWN0ZWFybHkYEyADKAUiXAoFU2l0ZXMSDAoEbmFtZRgBIAMoCRIOCgZib2R5aWQYAiADKAUSCwoDcG9zGAMgAygBEgwKBHF1YXQYBCADKAESDAoEdHlwZRgFIAMoBRIMCgRzaXplGAYgAygBIo8BCgdTZW5zb3JzEgwKBG5hbWUYASADKAkSDAoEdHlwZRgCIAMoBRIPCgdvYmp0eXBlGAMgAygFEg0KBW9iamlkGAQgAygFEg8KB3JlZnR5cGUYBSADKAUSDQoFcmVmaWQYBiADKAUSCwoDZGltGAcgAygFEgsKA2FkchgIIAMoBRIOCgZjdXRvZmYYCSADKAEiXQoIS2V5ZnJhbWUSDAoEbmFtZRgBIAEoCRIMCgR0aW1lGAIgASgBEgwKBHFwb3MYAyADKAESDAoEcXZlbBgEIAMoARILCgNhY3QYBSADKAESDAoEY3RybBgGIAMoASKPAQoGQ2FtZXJhEgwKBG5hbWUYASABKAkSDAoEbW9kZRgCIAEoBRIOCgZib2R5aWQYAyABKAUSFAoMdGFyZ2V0Ym9keWlkGAQgASgFEgsKA3BvcxgFIAMoARIMCgRxdWF0GAYgAygBEgwKBHBvczAYByADKAESDAoEbWF0MBgIIAMoARIMCgRmb3Z5GAkgASgBIqoBCgVMaWdodBIMCgRuYW1lGAEgASgJEgwKBG1vZGUYAiABKAUSDgoGYm9keWlkGAMgASgFEhMKC2RpcmVjdGlvbmFsGAQgASgIEhIKCmNhc3RzaGFkb3cYBSABKAgSCwoDcG9zGAYgAygBEgsKA2RpchgHIAMoARIPCgdhbWJpZW50GAggAygBEg8KB2RpZmZ1c2UYCSADKAESEAoIc3BlY3VsYXIYCiADKAEiXQoITWF0ZXJpYWwSDAoEbmFtZRgBIAEoCRIMCgRyZ2JhGAIgAygBEg0KBXJnYmEyGAMgAygBEhEKCXRleHJlcGVhdBgEIAMoARITCgtyZWZsZWN0YW5jZRgFIAEoAWIGcHJvdG8z");
 
 /**
  * @generated from message sdpg.model.v1.Model
@@ -127,6 +127,28 @@ export type Model = Message<"sdpg.model.v1.Model"> & {
    * @generated from field: double total_mass = 18;
    */
   totalMass: number;
+
+  /**
+   * @generated from field: repeated sdpg.model.v1.Keyframe keyframes = 19;
+   */
+  keyframes: Keyframe[];
+
+  /**
+   * Contacts the model asks for by <pair>, whatever contype, conaffinity and excludes say.
+   *
+   * @generated from field: sdpg.model.v1.Pairs pairs = 20;
+   */
+  pairs?: Pairs | undefined;
+
+  /**
+   * @generated from field: repeated sdpg.model.v1.HeightField hfields = 21;
+   */
+  hfields: HeightField[];
+
+  /**
+   * @generated from field: sdpg.model.v1.Sensors sensors = 22;
+   */
+  sensors?: Sensors | undefined;
 };
 
 /**
@@ -439,6 +461,25 @@ export type Joints = Message<"sdpg.model.v1.Joints"> & {
    * @generated from field: repeated double stiffness = 13;
    */
   stiffness: number[];
+
+  /**
+   * 0 or 1: gravity compensation of the moved bodies counts as actuator force.
+   *
+   * @generated from field: repeated int32 actgravcomp = 14;
+   */
+  actgravcomp: number[];
+
+  /**
+   * 0 or 1, [njnt*2] N or N m: clamp on the sum of all actuator forces on the joint.
+   *
+   * @generated from field: repeated int32 actfrclimited = 15;
+   */
+  actfrclimited: number[];
+
+  /**
+   * @generated from field: repeated double actfrcrange = 16;
+   */
+  actfrcrange: number[];
 };
 
 /**
@@ -621,6 +662,13 @@ export type Geoms = Message<"sdpg.model.v1.Geoms"> & {
    * @generated from field: repeated int32 group = 19;
    */
   group: number[];
+
+  /**
+   * Index into Model.hfields for a height field, else -1.
+   *
+   * @generated from field: repeated int32 dataid = 20;
+   */
+  dataid: number[];
 };
 
 /**
@@ -629,6 +677,124 @@ export type Geoms = Message<"sdpg.model.v1.Geoms"> & {
  */
 export const GeomsSchema: GenMessage<Geoms> = /*@__PURE__*/
   messageDesc(file_sdpg_model_v1_model, 5);
+
+/**
+ * Explicit contact pairs with parameters of their own, [npair] each unless said otherwise.
+ *
+ * @generated from message sdpg.model.v1.Pairs
+ */
+export type Pairs = Message<"sdpg.model.v1.Pairs"> & {
+  /**
+   * @generated from field: repeated string name = 1;
+   */
+  name: string[];
+
+  /**
+   * @generated from field: repeated int32 geom1 = 2;
+   */
+  geom1: number[];
+
+  /**
+   * @generated from field: repeated int32 geom2 = 3;
+   */
+  geom2: number[];
+
+  /**
+   * Dimensions of the contact: 1, 3, 4 or 6.
+   *
+   * @generated from field: repeated int32 dim = 4;
+   */
+  dim: number[];
+
+  /**
+   * [npair*5] two tangents, torsion, two rolling directions.
+   *
+   * @generated from field: repeated double friction = 5;
+   */
+  friction: number[];
+
+  /**
+   * [npair*2] of the normal and, where not zero, of the frictional directions of an elliptic cone.
+   *
+   * @generated from field: repeated double solref = 6;
+   */
+  solref: number[];
+
+  /**
+   * @generated from field: repeated double solreffriction = 7;
+   */
+  solreffriction: number[];
+
+  /**
+   * [npair*5].
+   *
+   * @generated from field: repeated double solimp = 8;
+   */
+  solimp: number[];
+
+  /**
+   * @generated from field: repeated double margin = 9;
+   */
+  margin: number[];
+
+  /**
+   * @generated from field: repeated double gap = 10;
+   */
+  gap: number[];
+};
+
+/**
+ * Describes the message sdpg.model.v1.Pairs.
+ * Use `create(PairsSchema)` to create a new message.
+ */
+export const PairsSchema: GenMessage<Pairs> = /*@__PURE__*/
+  messageDesc(file_sdpg_model_v1_model, 6);
+
+/**
+ * A height field; row r and column c stand at (x, y) = ((2c/(ncol-1) - 1) size[0],
+ * (2r/(nrow-1) - 1) size[1]) of the geom's frame.
+ *
+ * @generated from message sdpg.model.v1.HeightField
+ */
+export type HeightField = Message<"sdpg.model.v1.HeightField"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * At least 2 each.
+   *
+   * @generated from field: int32 nrow = 2;
+   */
+  nrow: number;
+
+  /**
+   * @generated from field: int32 ncol = 3;
+   */
+  ncol: number;
+
+  /**
+   * [4] m: half extent in x and y, height of a datum of 1, thickness of the base below 0.
+   *
+   * @generated from field: repeated double size = 4;
+   */
+  size: number[];
+
+  /**
+   * [nrow*ncol] 0 to 1, one row after another.
+   *
+   * @generated from field: repeated float data = 5;
+   */
+  data: number[];
+};
+
+/**
+ * Describes the message sdpg.model.v1.HeightField.
+ * Use `create(HeightFieldSchema)` to create a new message.
+ */
+export const HeightFieldSchema: GenMessage<HeightField> = /*@__PURE__*/
+  messageDesc(file_sdpg_model_v1_model, 7);
 
 /**
  * @generated from message sdpg.model.v1.Actuators
@@ -717,6 +883,37 @@ export type Actuators = Message<"sdpg.model.v1.Actuators"> & {
    * @generated from field: repeated double biasprm = 14;
    */
   biasprm: number[];
+
+  /**
+   * [nu] first activation and number of activations (0 or 1); -1 and 0 for an actuator without.
+   *
+   * @generated from field: repeated int32 actadr = 15;
+   */
+  actadr: number[];
+
+  /**
+   * @generated from field: repeated int32 actnum = 16;
+   */
+  actnum: number[];
+
+  /**
+   * 0 or 1, [nu*2]: clamp on the activation.
+   *
+   * @generated from field: repeated int32 actlimited = 17;
+   */
+  actlimited: number[];
+
+  /**
+   * @generated from field: repeated double actrange = 18;
+   */
+  actrange: number[];
+
+  /**
+   * 0 or 1: the force comes from the activation at the end of the step.
+   *
+   * @generated from field: repeated int32 actearly = 19;
+   */
+  actearly: number[];
 };
 
 /**
@@ -724,7 +921,7 @@ export type Actuators = Message<"sdpg.model.v1.Actuators"> & {
  * Use `create(ActuatorsSchema)` to create a new message.
  */
 export const ActuatorsSchema: GenMessage<Actuators> = /*@__PURE__*/
-  messageDesc(file_sdpg_model_v1_model, 6);
+  messageDesc(file_sdpg_model_v1_model, 8);
 
 /**
  * @generated from message sdpg.model.v1.Sites
@@ -751,6 +948,18 @@ export type Sites = Message<"sdpg.model.v1.Sites"> & {
    * @generated from field: repeated double quat = 4;
    */
   quat: number[];
+
+  /**
+   * mjtGeom and [nsite*3] m as for geoms: the volume of a touch sensor.
+   *
+   * @generated from field: repeated int32 type = 5;
+   */
+  type: number[];
+
+  /**
+   * @generated from field: repeated double size = 6;
+   */
+  size: number[];
 };
 
 /**
@@ -758,7 +967,122 @@ export type Sites = Message<"sdpg.model.v1.Sites"> & {
  * Use `create(SitesSchema)` to create a new message.
  */
 export const SitesSchema: GenMessage<Sites> = /*@__PURE__*/
-  messageDesc(file_sdpg_model_v1_model, 7);
+  messageDesc(file_sdpg_model_v1_model, 9);
+
+/**
+ * Sensors the model declares, [nsensor] each unless said otherwise.
+ *
+ * @generated from message sdpg.model.v1.Sensors
+ */
+export type Sensors = Message<"sdpg.model.v1.Sensors"> & {
+  /**
+   * @generated from field: repeated string name = 1;
+   */
+  name: string[];
+
+  /**
+   * mjtSensor.
+   *
+   * @generated from field: repeated int32 type = 2;
+   */
+  type: number[];
+
+  /**
+   * mjtObj and index of the object, and of the frame of reference (-1: the world).
+   *
+   * @generated from field: repeated int32 objtype = 3;
+   */
+  objtype: number[];
+
+  /**
+   * @generated from field: repeated int32 objid = 4;
+   */
+  objid: number[];
+
+  /**
+   * @generated from field: repeated int32 reftype = 5;
+   */
+  reftype: number[];
+
+  /**
+   * @generated from field: repeated int32 refid = 6;
+   */
+  refid: number[];
+
+  /**
+   * Numbers of its reading, and where they start among all readings.
+   *
+   * @generated from field: repeated int32 dim = 7;
+   */
+  dim: number[];
+
+  /**
+   * @generated from field: repeated int32 adr = 8;
+   */
+  adr: number[];
+
+  /**
+   * Readings are clamped to this size; 0 for no clamp.
+   *
+   * @generated from field: repeated double cutoff = 9;
+   */
+  cutoff: number[];
+};
+
+/**
+ * Describes the message sdpg.model.v1.Sensors.
+ * Use `create(SensorsSchema)` to create a new message.
+ */
+export const SensorsSchema: GenMessage<Sensors> = /*@__PURE__*/
+  messageDesc(file_sdpg_model_v1_model, 10);
+
+/**
+ * A named state to start from.
+ *
+ * @generated from message sdpg.model.v1.Keyframe
+ */
+export type Keyframe = Message<"sdpg.model.v1.Keyframe"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * s.
+   *
+   * @generated from field: double time = 2;
+   */
+  time: number;
+
+  /**
+   * [nq], [nv], [na], [nu].
+   *
+   * @generated from field: repeated double qpos = 3;
+   */
+  qpos: number[];
+
+  /**
+   * @generated from field: repeated double qvel = 4;
+   */
+  qvel: number[];
+
+  /**
+   * @generated from field: repeated double act = 5;
+   */
+  act: number[];
+
+  /**
+   * @generated from field: repeated double ctrl = 6;
+   */
+  ctrl: number[];
+};
+
+/**
+ * Describes the message sdpg.model.v1.Keyframe.
+ * Use `create(KeyframeSchema)` to create a new message.
+ */
+export const KeyframeSchema: GenMessage<Keyframe> = /*@__PURE__*/
+  messageDesc(file_sdpg_model_v1_model, 11);
 
 /**
  * @generated from message sdpg.model.v1.Camera
@@ -824,7 +1148,7 @@ export type Camera = Message<"sdpg.model.v1.Camera"> & {
  * Use `create(CameraSchema)` to create a new message.
  */
 export const CameraSchema: GenMessage<Camera> = /*@__PURE__*/
-  messageDesc(file_sdpg_model_v1_model, 8);
+  messageDesc(file_sdpg_model_v1_model, 12);
 
 /**
  * @generated from message sdpg.model.v1.Light
@@ -888,7 +1212,7 @@ export type Light = Message<"sdpg.model.v1.Light"> & {
  * Use `create(LightSchema)` to create a new message.
  */
 export const LightSchema: GenMessage<Light> = /*@__PURE__*/
-  messageDesc(file_sdpg_model_v1_model, 9);
+  messageDesc(file_sdpg_model_v1_model, 13);
 
 /**
  * @generated from message sdpg.model.v1.Material
@@ -929,5 +1253,5 @@ export type Material = Message<"sdpg.model.v1.Material"> & {
  * Use `create(MaterialSchema)` to create a new message.
  */
 export const MaterialSchema: GenMessage<Material> = /*@__PURE__*/
-  messageDesc(file_sdpg_model_v1_model, 10);
+  messageDesc(file_sdpg_model_v1_model, 14);
 
