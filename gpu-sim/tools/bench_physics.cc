@@ -8,9 +8,12 @@
 //   rl       full range, an environment restarts when its height ends an episode or after 1000
 //            control steps (2 steps each): mostly falling and hopping, few contacts;
 //   settled  a tenth of the range, no restarts: lying on the ground, many contacts.
-// Every repeat runs MuJoCo and then the core; the ratio is taken repeat by repeat, because other
-// users of the machine move both. One JSON line per regime and number of threads. Drawing the
-// controls and checking for restarts is inside the timed loop of both.
+// Every repeat runs MuJoCo and the core with each number of threads in turn; ratios are taken
+// within a repeat, because other users of the machine move both. One JSON line per regime and
+// number of threads; `ratio` is per second of processor time, `scaling` the core's steps per second
+// of wall time against those of the first number of threads. Drawing the controls and checking for
+// restarts is inside the timed loop of both, and both restart by writing positions, velocities and
+// the warm start (mj_resetData of MuJoCo 2.2.2 clears 3 MB, which would flatter us).
 #include <mujoco/mujoco.h>
 #include <time.h>
 
@@ -45,10 +48,14 @@ using sdpg::core::Model;
 // What a regime needs to know of a task: the height coordinate and where an episode ends.
 struct Task {
   const char* name;
-  int height;     // index into qpos
-  double lowest;  // an episode ends below
+  int height;              // index into qpos
+  double lowest, highest;  // an episode ends outside
+  bool ends(double z) const { return !(z >= lowest && z <= highest); }
 };
-constexpr Task kTasks[] = {{"hopper", 1, -0.45}, {"walker", 1, -0.5}};
+constexpr Task kTasks[] = {{"hopper", 1, -0.45, 15},
+                           {"walker", 1, -0.5, 15},
+                           {"ant", 2, 0.27, 1.3},
+                           {"humanoid", 2, 0.74, 2.0}};
 constexpr int kControlSteps = 2;
 constexpr int kEpisode = 1000;
 constexpr double kStartNoise = 0.05;
@@ -131,11 +138,29 @@ struct Regime {
   bool restarts;
 };
 
+// A start near the model's own configuration. Quaternions of free and ball joints are left as they
+// are; everything else is moved.
+struct Start {
+  std::vector<double> qpos;
+  std::vector<bool> moved;
+  explicit Start(const sdpg::model::v1::Model& message)
+      : qpos(message.qpos0().begin(), message.qpos0().end()), moved(qpos.size(), true) {
+    for (int j = 0; j < message.joints().type_size(); ++j) {
+      const int type = message.joints().type(j), first = message.joints().qposadr(j);
+      const int quaternion = type == 0 ? first + 3 : first;
+      for (int i = 0; type <= 1 && i < 4; ++i) moved[quaternion + i] = false;
+    }
+  }
+  double draw(std::size_t i, Random& random) const {
+    return qpos[i] + (moved[i] ? random.around(kStartNoise) : 0);
+  }
+};
+
 class MujocoEngine : public Engine {
  public:
-  MujocoEngine(const mjModel* m, const Task& task, Regime regime, int first, int count,
-               std::uint64_t seed)
-      : m_(m), task_(task), regime_(regime) {
+  MujocoEngine(const mjModel* m, const Task& task, const Start& start, Regime regime, int first,
+               int count, std::uint64_t seed)
+      : m_(m), task_(task), start_(start), regime_(regime) {
     for (int e = 0; e < count; ++e) {
       data_.push_back(mj_makeData(m));
       random_.push_back({seed + static_cast<std::uint64_t>(first + e) * 1000003});
@@ -151,19 +176,21 @@ class MujocoEngine : public Engine {
       mjData* d = data_[e];
       for (int i = 0; i < m_->nu; ++i) d->ctrl[i] = random_[e].around(regime_.amplitude);
       for (int s = 0; s < kControlSteps; ++s) mj_step(m_, d);
-      if (regime_.restarts && (!(d->qpos[task_.height] >= task_.lowest) || ++age_[e] >= kEpisode))
+      if (regime_.restarts && (task_.ends(d->qpos[task_.height]) || ++age_[e] >= kEpisode))
         restart(e);
     }
   }
 
  private:
   void restart(std::size_t e) {
-    mj_resetData(m_, data_[e]);
-    for (int i = 0; i < m_->nq; ++i) data_[e]->qpos[i] += random_[e].around(kStartNoise);
+    mjData* d = data_[e];
+    for (int i = 0; i < m_->nq; ++i) d->qpos[i] = start_.draw(i, random_[e]);
+    for (int i = 0; i < m_->nv; ++i) d->qvel[i] = d->qacc_warmstart[i] = 0;
     age_[e] = 0;
   }
   const mjModel* m_;
   const Task& task_;
+  const Start& start_;
   Regime regime_;
   std::vector<mjData*> data_;
   std::vector<Random> random_;
@@ -172,10 +199,9 @@ class MujocoEngine : public Engine {
 
 class CoreEngine : public Engine {
  public:
-  CoreEngine(const Model& m, const sdpg::model::v1::Model& message, const Kernels& k,
-             const Task& task, Regime regime, int first, int count, std::uint64_t seed)
-      : m_(m), k_(k), task_(task), regime_(regime), count_(count) {
-    qpos0_.assign(message.qpos0().begin(), message.qpos0().end());
+  CoreEngine(const Model& m, const Kernels& k, const Task& task, const Start& start, Regime regime,
+             int first, int count, std::uint64_t seed)
+      : m_(m), k_(k), task_(task), start_(start), regime_(regime), count_(count) {
     const int blocks = (count + k.lanes - 1) / k.lanes;
     const std::size_t row = static_cast<std::size_t>(k.scalar_bytes) * k.lanes;
     const int counts[] = {nq(m), nv(m), nu(m), nv(m), nbody(m) * 3, nbody(m) * 4, nbody(m) * 3};
@@ -194,8 +220,16 @@ class CoreEngine : public Engine {
         arrays[a] = at;
         at += (row * counts[a] + 63) / 64 * 64;
       }
-      view_.push_back({arrays[0], arrays[1], arrays[2], arrays[3], arrays[4], arrays[5], arrays[6],
-                       reinterpret_cast<std::uint32_t*>(at)});
+      BlockView view{};
+      view.qpos = arrays[0];
+      view.qvel = arrays[1];
+      view.ctrl = arrays[2];
+      view.qacc_warmstart = arrays[3];
+      view.xpos = arrays[4];
+      view.xquat = arrays[5];
+      view.xipos = arrays[6];
+      view.status = reinterpret_cast<std::uint32_t*>(at);
+      view_.push_back(view);
     }
     for (int e = 0; e < count; ++e) {
       random_.push_back({seed + static_cast<std::uint64_t>(first + e) * 1000003});
@@ -216,7 +250,7 @@ class CoreEngine : public Engine {
       if (!regime_.restarts) continue;
       const float* height = static_cast<float*>(view.qpos) + task_.height * k_.lanes;
       for (int l = 0; l < lanes; ++l)
-        if (!(height[l] >= task_.lowest) || ++age_[begin + l] >= kEpisode) restart(begin + l);
+        if (task_.ends(height[l]) || ++age_[begin + l] >= kEpisode) restart(begin + l);
     }
   }
   double bytes_per_environment() const {
@@ -234,7 +268,7 @@ class CoreEngine : public Engine {
     const int lane = e % k_.lanes;
     for (int i = 0; i < nq(m_); ++i)
       static_cast<float*>(view.qpos)[i * k_.lanes + lane] =
-          static_cast<float>(qpos0_[i] + random_[e].around(kStartNoise));
+          static_cast<float>(start_.draw(i, random_[e]));
     for (int i = 0; i < nv(m_); ++i) {
       static_cast<float*>(view.qvel)[i * k_.lanes + lane] = 0;
       static_cast<float*>(view.qacc_warmstart)[i * k_.lanes + lane] = 0;
@@ -247,9 +281,9 @@ class CoreEngine : public Engine {
   const Model& m_;
   const Kernels& k_;
   const Task& task_;
+  const Start& start_;
   Regime regime_;
   int count_;
-  std::vector<double> qpos0_;
   std::size_t block_bytes_, scratch_bytes_;
   std::unique_ptr<unsigned char, Free> memory_;
   unsigned char* scratch_;
@@ -299,6 +333,13 @@ Rate measure(const Engines& engines, int environments, double seconds) {
   }
   return total;
 }
+
+// Both engines with one number of threads, and what was measured of them.
+struct Contest {
+  Engines ours, theirs;
+  double bytes = 0;  // of the core, per environment
+  std::vector<double> our_rate, their_rate, ratio, ratio_wall, scaling;
+};
 
 void run_ahead(const Engines& engines, int control_steps) {
   std::vector<std::thread> workers;
@@ -362,45 +403,52 @@ int main(int argc, char** argv) {
   if (mujoco->nq != nq(*model) || mujoco->nv != nv(*model) || mujoco->nu != nu(*model))
     die(o.model + " and " + o.mjcf + " are different models");
 
+  const Start start(message);
   for (const std::string& name : o.regimes) {
     const Regime regime = name == "rl" ? Regime{1.0, true} : Regime{0.1, false};
+    std::vector<Contest> contests;
     for (const int threads : o.threads) {
-      Engines ours, theirs;
-      double bytes = 0;
+      Contest& contest = contests.emplace_back();
       for (int t = 0, first = 0; t < threads; ++t) {
         const int count = o.environments / threads + (t < o.environments % threads ? 1 : 0);
-        auto core = std::make_unique<CoreEngine>(*model, message, *kernels, *task, regime, first,
+        auto core = std::make_unique<CoreEngine>(*model, *kernels, *task, start, regime, first,
                                                  count, o.seed);
-        bytes += core->bytes_per_environment() * count / o.environments;
-        ours.push_back(std::move(core));
-        theirs.push_back(
-            std::make_unique<MujocoEngine>(mujoco, *task, regime, first, count, o.seed));
+        contest.bytes += core->bytes_per_environment() * count / o.environments;
+        contest.ours.push_back(std::move(core));
+        contest.theirs.push_back(
+            std::make_unique<MujocoEngine>(mujoco, *task, start, regime, first, count, o.seed));
         first += count;
       }
       const int warm_up = regime.restarts ? 150 : 400;
-      run_ahead(ours, warm_up);
-      run_ahead(theirs, warm_up);
-      std::vector<double> our_rate, their_rate, ratio, ratio_wall;
-      for (int r = 0; r < o.repeats; ++r) {
-        const Rate mujoco_now = measure(theirs, o.environments, o.seconds);
-        const Rate core_now = measure(ours, o.environments, o.seconds);
-        their_rate.push_back(mujoco_now.wall);
-        our_rate.push_back(core_now.wall);
-        ratio.push_back(core_now.processor / mujoco_now.processor);
-        ratio_wall.push_back(core_now.wall / mujoco_now.wall);
+      run_ahead(contest.ours, warm_up);
+      run_ahead(contest.theirs, warm_up);
+    }
+    for (int r = 0; r < o.repeats; ++r) {
+      double first_rate = 0;
+      for (Contest& contest : contests) {
+        const Rate mujoco_now = measure(contest.theirs, o.environments, o.seconds);
+        const Rate core_now = measure(contest.ours, o.environments, o.seconds);
+        if (&contest == contests.data()) first_rate = core_now.wall;
+        contest.their_rate.push_back(mujoco_now.wall);
+        contest.our_rate.push_back(core_now.wall);
+        contest.ratio.push_back(core_now.processor / mujoco_now.processor);
+        contest.ratio_wall.push_back(core_now.wall / mujoco_now.wall);
+        contest.scaling.push_back(core_now.wall / first_rate);
       }
+    }
+    for (const Contest& contest : contests) {
+      const auto [low, high] = std::minmax_element(contest.ratio.begin(), contest.ratio.end());
       int faults = 0;
-      for (const auto& engine : ours) faults += static_cast<CoreEngine&>(*engine).faults();
+      for (const auto& engine : contest.ours) faults += static_cast<CoreEngine&>(*engine).faults();
       std::printf(
-          "{\"model\":\"%s\",\"regime\":\"%s\",\"threads\":%d,\"environments\":%d,\"isa\":\"%s\","
+          "{\"model\":\"%s\",\"regime\":\"%s\",\"threads\":%zu,\"environments\":%d,\"isa\":\"%s\","
           "\"mujoco_version\":\"%s\",\"ours_steps_per_s\":%.0f,\"mujoco_steps_per_s\":%.0f,"
           "\"ratio\":%.2f,\"ratio_min\":%.2f,\"ratio_max\":%.2f,\"ratio_wall\":%.2f,"
-          "\"repeats\":%d,\"bytes_per_env\":%.0f,\"faulty_environments\":%d}\n",
-          message.name().c_str(), name.c_str(), threads, o.environments, kernels->isa,
-          mj_versionString(), median(our_rate), median(their_rate), median(ratio),
-          *std::min_element(ratio.begin(), ratio.end()),
-          *std::max_element(ratio.begin(), ratio.end()), median(ratio_wall), o.repeats, bytes,
-          faults);
+          "\"scaling\":%.2f,\"repeats\":%d,\"bytes_per_env\":%.0f,\"faulty_environments\":%d}\n",
+          message.name().c_str(), name.c_str(), contest.ours.size(), o.environments, kernels->isa,
+          mj_versionString(), median(contest.our_rate), median(contest.their_rate),
+          median(contest.ratio), *low, *high, median(contest.ratio_wall), median(contest.scaling),
+          o.repeats, contest.bytes, faults);
       std::fflush(stdout);
     }
   }

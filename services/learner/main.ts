@@ -4,7 +4,7 @@ import { logger } from "@sdpg/common/log.ts";
 import { Recorder } from "@sdpg/common/record.ts";
 import { serve } from "@sdpg/common/rpc.ts";
 import { flag, runService } from "@sdpg/common/service.ts";
-import { codeVersion, hardware } from "./machine.ts";
+import { codeVersion, hardware } from "@sdpg/common/machine.ts";
 import { Learner } from "./service.ts";
 import { simulateOverGrpc } from "./simulation_grpc.ts";
 import { setNumThreads, version } from "./torch/mod.ts";

@@ -1,10 +1,13 @@
 // ./sdpg bench: measurements on this machine. Each compares side by side in one run, because a shared
-// machine differs more between minutes than engines do.
+// machine differs more between minutes than engines do. The results are kept in the store like a run:
+// `algorithm` is "bench", the scalars are named by what tells the rows apart.
 
 import { join } from "node:path";
 import { toBinary } from "@bufbuild/protobuf";
 import { ModelSchema } from "@proto/sdpg/model/v1/model_pb.ts";
-import { checkoutDirectory, sdpgHome } from "@sdpg/common/home.ts";
+import { checkoutDirectory, createHome, sdpgHome } from "@sdpg/common/home.ts";
+import { codeVersion, hardware } from "@sdpg/common/machine.ts";
+import { Recorder } from "@sdpg/common/record.ts";
 import { didYouMean } from "@sdpg/common/suggest.ts";
 import { loadTask } from "@sdpg/tasks/mod.ts";
 import { listTaskNames } from "../catalogue.ts";
@@ -14,6 +17,7 @@ import { openMesh } from "../mesh.ts";
 import { CliError, delay } from "../process.ts";
 import { sampleProcesses } from "../procfs.ts";
 import { writeOut } from "../report.ts";
+import { withTelemetry } from "../store.ts";
 
 interface Bench {
   name: string;
@@ -71,12 +75,13 @@ async function physics({ json }: { json: boolean }): Promise<number> {
   } finally {
     await Deno.remove(scratch, { recursive: true });
   }
-  return show(lines, json);
+  return await report("physics", parse(lines), json);
 }
 
 async function mesh({ json }: { json: boolean }): Promise<number> {
   const program = join(checkoutDirectory, "services/learner/bench_mesh.ts");
-  return show(await run(Deno.execPath(), ["run", "-q", "-P=bench", program, "--json"]), json);
+  const lines = await run(Deno.execPath(), ["run", "-q", "-P=bench", program, "--json"]);
+  return await report("mesh", parse(lines), json);
 }
 
 /** Starts services, trains at the paper's size and samples every service four times a second. */
@@ -133,6 +138,12 @@ async function memory({ json, epochs }: { json: boolean; epochs: number }): Prom
   }
   const limit = 1.2e9;
   const steady = liveTensors.size === 1;
+  await remember("memory", [{
+    ...Object.fromEntries(
+      [...peak].map(([service, bytes]) => [`${service}_peak_pss_bytes`, bytes]),
+    ),
+    together_peak_pss_bytes: peakTogether,
+  }]);
   if (json) {
     writeOut(JSON.stringify({
       bench: "memory",
@@ -157,11 +168,15 @@ async function memory({ json, epochs }: { json: boolean; epochs: number }): Prom
   return peakTogether <= limit && steady ? 0 : 1;
 }
 
-/** JSON lines as they are, or as one table. */
-function show(lines: string[], json: boolean): number {
-  const objects = lines.filter((line) => line.startsWith("{")).map((line) =>
-    JSON.parse(line) as Record<string, unknown>
-  );
+type Row = Record<string, unknown>;
+
+function parse(lines: string[]): Row[] {
+  return lines.filter((line) => line.startsWith("{")).map((line) => JSON.parse(line) as Row);
+}
+
+/** Keeps rows in the store and shows them: JSON lines as they are, or one table. */
+async function report(bench: string, objects: Row[], json: boolean): Promise<number> {
+  await remember(bench, objects);
   if (json) {
     for (const object of objects) writeOut(JSON.stringify(object));
   } else {
@@ -177,6 +192,57 @@ function show(lines: string[], json: boolean): number {
     ));
   }
   return objects.length > 0 ? 0 : 1;
+}
+
+/**
+ * Writes the numbers of `rows` as the only iteration of a run named bench-<name>-<time>. A scalar is
+ * named by the row's texts and whole-number settings: `ratio/hopper/settled/threads=2`.
+ */
+async function remember(bench: string, rows: Row[]): Promise<void> {
+  if (rows.length === 0) return;
+  const home = sdpgHome();
+  createHome(home);
+  const started = new Date();
+  const runId = `bench-${bench}-${started.toISOString().replace(/[-:]|\.\d+/g, "").toLowerCase()}`;
+  const scalars: Record<string, number> = {};
+  for (const row of rows) {
+    const settings = ["model", "regime"].flatMap((name) => name in row ? [String(row[name])] : []);
+    if ("threads" in row) settings.push(`threads=${row.threads}`);
+    for (const [name, value] of Object.entries(row)) {
+      if (typeof value === "number") scalars[[name, ...settings].join("/")] = value;
+    }
+  }
+  await withTelemetry(home, async (url) => {
+    const recorder = new Recorder({ url, service: "bench" });
+    recorder.run({
+      runId,
+      state: "running",
+      algorithm: "bench",
+      task: bench,
+      codeVersion: codeVersion(),
+      hardware: hardware({}),
+      configuration: rows[0],
+    });
+    recorder.iteration({
+      runId,
+      iteration: 1,
+      envStepsNominal: 0,
+      envStepsTotal: 0,
+      imagesRendered: 0,
+      wallTimeS: 0,
+      gpuSeconds: 0,
+      scalars,
+    });
+    recorder.run({ runId, state: "done", epochs: 1 });
+    const { sent, dropped } = await recorder.flush(15_000);
+    await recorder.close();
+    if (dropped > 0 || sent < 3) {
+      throw new CliError(
+        "Cannot write the results to the store: the telemetry service did not take them",
+      );
+    }
+  });
+  console.error(`kept in the store as ${runId}`);
 }
 
 function cell(value: unknown): string {

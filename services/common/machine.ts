@@ -2,7 +2,7 @@
 
 import { cpus, totalmem } from "node:os";
 import { join } from "node:path";
-import { checkoutDirectory } from "@sdpg/common/home.ts";
+import { checkoutDirectory } from "./home.ts";
 
 /** Commit that is checked out, 12 digits, or "unversioned" outside a git checkout. */
 export function codeVersion(): string {
