@@ -68,12 +68,12 @@ export const startSimulator = (threads = 1) =>
   ]);
 
 export const startTelemetry = (home: string) =>
-  start("deno", ["run", "-A", "services/telemetry/main.ts", "--home", home]);
+  start(Deno.execPath(), ["run", "-A", "services/telemetry/main.ts", "--home", home]);
 
 export const startLearner = (
   options: { home: string; simulation: string; telemetry: string; threads?: number },
 ) =>
-  start("deno", [
+  start(Deno.execPath(), [
     "run",
     "-A",
     "services/learner/main.ts",
