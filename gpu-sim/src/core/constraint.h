@@ -55,8 +55,8 @@ void contact_jacobian(const Scratch<P>& s, const Contact<P>& contact, P* rows) {
   for (int i = 0; i < pair.dof_count; ++i) {
     const int dof = m.pair_dof[pair.dof_begin + i];
     Vec3<P> linear = load3(s.cdof + 6 * dof + 3);
-    if (m.jnt_type[dof] != JointType::kSlide) {
-      const int dof_root = m.body_root[m.dof_body[dof]];
+    if (is_angular(m, dof)) {
+      const int dof_root = m.body_root[m.dof_bodyid[dof]];
       if (dof_root != root) {
         root = dof_root;
         arm = contact.position - load3(s.xpos + 3 * root);
@@ -113,19 +113,20 @@ void limit_constraints(Scratch<P>& s) {
   const Model& m = s.model;
   s.limit_count = 0;
   for (int i = 0; i < m.nlimited; ++i) {
-    const int j = m.limited[i];
+    const int j = m.limited[i], dof = m.jnt_dofadr[j];
+    const P position = s.qpos[m.jnt_qposadr[j]];
     const Softness<T>& soft = s.k.limit[j];
     for (int side = 0; side < 2; ++side) {
-      const P distance = side == 0 ? s.qpos[j] - constant<P>(s.k.jnt_range, 2 * j)
-                                   : constant<P>(s.k.jnt_range, 2 * j + 1) - s.qpos[j];
+      const P distance = side == 0 ? position - constant<P>(s.k.jnt_range, 2 * j)
+                                   : constant<P>(s.k.jnt_range, 2 * j + 1) - position;
       const auto beyond = distance < soft.margin;
       if (!any(beyond)) continue;
       Limit<P>& limit = s.limits[s.limit_count++];
-      limit.dof = j;
+      limit.dof = dof;
       limit.sign = side == 0 ? T(1) : T(-1);
       P stiffness, pull;
       resolve(soft, distance, &stiffness, &pull);
-      limit.reference = -(s.qvel[j] * (limit.sign * soft.damping)) - pull;
+      limit.reference = -(s.qvel[dof] * (limit.sign * soft.damping)) - pull;
       limit.stiffness = keep(beyond, stiffness);
     }
   }

@@ -20,14 +20,12 @@ void crb(Scratch<P>& s) {
     for (int i = 0; i < 10; ++i) s.inertia[10 * parent + i] += s.inertia[10 * b + i];
   }
   for (int i = 0; i < m.nv; ++i) {
-    const P *motion = s.cdof + 6 * i, *composite = s.inertia + 10 * m.dof_body[i];
-    const bool slide = m.jnt_type[i] == JointType::kSlide;
-    const Spatial<P> force = slide ? apply_inertia(composite, load3(motion + 3))
-                                   : apply_inertia(composite, load6(motion));
+    const P *motion = s.cdof + 6 * i, *composite = s.inertia + 10 * m.dof_bodyid[i];
+    const Spatial<P> force = is_angular(m, i) ? apply_inertia(composite, load6(motion))
+                                              : apply_inertia(composite, load3(motion + 3));
     const auto entry = [&](int j) {
       const P linear = dot(load3(s.cdof + 6 * j + 3), force.l);
-      return m.jnt_type[j] == JointType::kSlide ? linear
-                                                : linear + dot(load3(s.cdof + 6 * j), force.r);
+      return is_angular(m, j) ? linear + dot(load3(s.cdof + 6 * j), force.r) : linear;
     };
     // + 0 makes every zero positive: adding an absent contact's zeros then changes no bit.
     s.mass[triangle(i, i)] = entry(i) + constant<P>(s.k.armature, i);

@@ -37,10 +37,11 @@ void kinematics(Scratch<P>& s) {
     // Each joint moves the frame that the joints before it have left. The world axis is kept in
     // the linear part of cdof until com() completes it, with the anchor in the rotational part.
     for (int j = m.body_jnt[b]; j < m.body_jnt[b + 1]; ++j) {
-      P* motion = s.cdof + 6 * j;
+      P* motion = s.cdof + 6 * m.jnt_dofadr[j];
+      const int at = m.jnt_qposadr[j];
       const Vec3<P> local_axis = constant3<P>(k.jnt_axis, j);
       const Vec3<P> axis = rotate(matrix, local_axis);
-      const P displacement = s.qpos[j] - constant<P>(k.qpos0, j);
+      const P displacement = s.qpos[at] - constant<P>(k.qpos0, at);
       store3(motion + 3, axis);
       if (m.jnt_type[j] == JointType::kSlide) {
         position = position + axis * displacement;
@@ -97,7 +98,7 @@ void com(Scratch<P>& s) {
     inertia[9] = mass;
 
     for (int j = m.body_jnt[b]; j < m.body_jnt[b + 1]; ++j) {
-      P* motion = s.cdof + 6 * j;
+      P* motion = s.cdof + 6 * m.jnt_dofadr[j];
       const Vec3<P> axis = load3(motion + 3);
       if (m.jnt_type[j] == JointType::kSlide) {
         for (int i = 0; i < 3; ++i) motion[i] = P(T(0));

@@ -1,5 +1,5 @@
 // Model constants as the kernels read them: plain arrays, checked and flattened once by
-// make_model() (model.cc). Integer tables are shared, real-valued ones exist in both precisions.
+// make_model() (model/). Integer tables are shared, real-valued ones exist in both precisions.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +13,7 @@ inline constexpr int kMaxDofs = 128;
 inline constexpr int kMaxGeoms = 512;
 inline constexpr int kMaxPairs = 4096;
 
-enum class JointType : std::int32_t { kSlide = 2, kHinge = 3 };
+enum class JointType : std::int32_t { kFree = 0, kBall = 1, kSlide = 2, kHinge = 3 };
 
 // Which routine finds the contacts of a pair; the geoms are ordered so.
 enum class PairKind : std::int32_t {
@@ -113,10 +113,15 @@ struct Model {
   const std::uint8_t* body_turned;   // [nbody] the frame in the parent is rotated
   const std::uint8_t* inertia_axes;  // [nbody] 0 spherical, 1 axisymmetric, 2 general
 
-  const JointType* jnt_type;  // [njnt]; joint i drives position i and degree of freedom i
-  const int* dof_body;        // [nv]
-  Pattern mass;               // ancestors of each degree of freedom
-  Pattern hessian;            // mass plus what contacts couple plus the fill of the factorisation
+  const JointType* jnt_type;        // [njnt]
+  const int* jnt_qposadr;           // [njnt] first of its positions
+  const int* jnt_dofadr;            // [njnt] first of its degrees of freedom
+  const int* jnt_bodyid;            // [njnt]
+  const int* dof_bodyid;            // [nv]
+  const int* dof_jntid;             // [nv]
+  const std::uint8_t* dof_angular;  // [nv] see is_angular()
+  Pattern mass;                     // ancestors of each degree of freedom
+  Pattern hessian;  // mass plus what contacts couple plus the fill of the factorisation
 
   const int* geom_body;  // [ngeom]
   const int* used_geom;  // [used_geoms] geoms of some pair
@@ -127,7 +132,7 @@ struct Model {
   const int* limited;  // [nlimited] joints with a range
   int nlimited;
 
-  const int* act_dof;                     // [nu]
+  const int* act_jnt;                     // [nu] joint driven
   const std::uint8_t* act_ctrl_limited;   // [nu]
   const std::uint8_t* act_force_limited;  // [nu]
   const std::uint8_t* act_affine;         // [nu] there is a bias
@@ -135,6 +140,10 @@ struct Model {
   Constants<float> f;
   Constants<double> d;
 };
+
+// Whether a degree of freedom turns: its motion has a rotational part. The first three of a free
+// joint and a slide only translate.
+inline bool is_angular(const Model& model, int dof) { return model.dof_angular[dof]; }
 
 template <class T>
 inline const Constants<T>& constants(const Model& model);

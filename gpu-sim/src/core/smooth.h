@@ -27,7 +27,7 @@ void bias_forces(Scratch<P>& s) {
       const P rate = s.qvel[j];
       const Vec3<P> linear = load3(s.cdof + 6 * j + 3) * rate;
       a.l = a.l + cross(v.r, linear);
-      if (m.jnt_type[j] != JointType::kSlide) {
+      if (is_angular(m, j)) {
         const Vec3<P> angular = load3(s.cdof + 6 * j) * rate;
         a.r = a.r + cross(v.r, angular);
         a.l = a.l + cross(v.l, angular);
@@ -48,7 +48,7 @@ void bias_forces(Scratch<P>& s) {
     const Spatial<P> force = load6(s.body_force + 6 * b);
     for (int j = m.body_dof[b]; j < m.body_dof[b + 1]; ++j) {
       P bias = dot(load3(s.cdof + 6 * j + 3), force.l);
-      if (m.jnt_type[j] != JointType::kSlide) bias += dot(load3(s.cdof + 6 * j), force.r);
+      if (is_angular(m, j)) bias += dot(load3(s.cdof + 6 * j), force.r);
       s.passive_and_applied[j] = -bias;
     }
     const int parent = m.body_parent[b];
@@ -61,11 +61,13 @@ void bias_forces(Scratch<P>& s) {
 template <class P>
 void passive_forces(Scratch<P>& s) {
   const Model& m = s.model;
-  for (int j = 0; j < m.nv; ++j) {
-    P force = s.passive_and_applied[j] - s.qvel[j] * constant<P>(s.k.damping, j);
-    if (m.has_stiffness)
-      force -= (s.qpos[j] - constant<P>(s.k.qpos_spring, j)) * constant<P>(s.k.stiffness, j);
-    s.passive_and_applied[j] = force;
+  for (int d = 0; d < m.nv; ++d)
+    s.passive_and_applied[d] -= s.qvel[d] * constant<P>(s.k.damping, d);
+  if (!m.has_stiffness) return;
+  for (int j = 0; j < m.njnt; ++j) {
+    const int at = m.jnt_qposadr[j];
+    s.passive_and_applied[m.jnt_dofadr[j]] -=
+        (s.qpos[at] - constant<P>(s.k.qpos_spring, at)) * constant<P>(s.k.stiffness, j);
   }
 }
 
@@ -80,7 +82,7 @@ template <class P>
 void actuator_forces(Scratch<P>& s) {
   const Model& m = s.model;
   for (int a = 0; a < m.nu; ++a) {
-    const int j = m.act_dof[a];
+    const int j = m.act_jnt[a], dof = m.jnt_dofadr[j];
     P control = s.ctrl[a];
     if (m.act_ctrl_limited[a])
       control = clamp(control, constant<P>(s.k.ctrl_range, 2 * a),
@@ -88,13 +90,14 @@ void actuator_forces(Scratch<P>& s) {
     P force = control * constant<P>(s.k.gain, a);
     if (m.act_affine[a]) {
       const P gear = constant<P>(s.k.gear, a);
-      force += constant<P>(s.k.bias, 3 * a) + s.qpos[j] * gear * constant<P>(s.k.bias, 3 * a + 1) +
-               s.qvel[j] * gear * constant<P>(s.k.bias, 3 * a + 2);
+      force += constant<P>(s.k.bias, 3 * a) +
+               s.qpos[m.jnt_qposadr[j]] * gear * constant<P>(s.k.bias, 3 * a + 1) +
+               s.qvel[dof] * gear * constant<P>(s.k.bias, 3 * a + 2);
     }
     if (m.act_force_limited[a])
       force = clamp(force, constant<P>(s.k.force_range, 2 * a),
                     constant<P>(s.k.force_range, 2 * a + 1));
-    s.passive_and_applied[j] += force * constant<P>(s.k.gear, a);
+    s.passive_and_applied[dof] += force * constant<P>(s.k.gear, a);
   }
 }
 

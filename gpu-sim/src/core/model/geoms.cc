@@ -1,0 +1,74 @@
+// Geoms: shapes and where they sit on their bodies.
+#include "core/model/builder.h"
+
+namespace sdpg::core {
+
+void Builder::geoms() {
+  const pb::Geoms& g = in.geoms();
+  expect_size(g.type(), ngeom, 1, "geoms.type");
+  expect_size(g.bodyid(), ngeom, 1, "geoms.bodyid");
+  expect_size(g.contype(), ngeom, 1, "geoms.contype");
+  expect_size(g.conaffinity(), ngeom, 1, "geoms.conaffinity");
+  expect_size(g.condim(), ngeom, 1, "geoms.condim");
+  expect_size(g.priority(), ngeom, 1, "geoms.priority");
+  const std::vector<double> size = reals(g.size(), ngeom, 3, "geoms.size");
+  const std::vector<double> pos = reals(g.pos(), ngeom, 3, "geoms.pos");
+  std::vector<double> quat = reals(g.quat(), ngeom, 4, "geoms.quat");
+  reals(g.friction(), ngeom, 3, "geoms.friction");
+  reals(g.solmix(), ngeom, 1, "geoms.solmix");
+  reals(g.solref(), ngeom, 2, "geoms.solref");
+  reals(g.solimp(), ngeom, 5, "geoms.solimp");
+  reals(g.margin(), ngeom, 1, "geoms.margin");
+  reals(g.gap(), ngeom, 1, "geoms.gap");
+  std::vector<int> owner(g.bodyid().begin(), g.bodyid().end());
+  std::vector<double> axis(ngeom * 3), shape(ngeom * 2);
+  int next = 0;
+  for (int b = 0; b < nbody; ++b) {
+    const int count = in.bodies().geomnum(b);
+    if (count < 0 || count > ngeom - next || (count > 0 && in.bodies().geomadr(b) != next))
+      refuse(body(b) + ": its geoms are not numbered body by body");
+    for (int i = next; i < next + count; ++i)
+      if (owner[i] != b)
+        refuse(geom(i) + ": bodyid " + std::to_string(owner[i]) + " contradicts the bodies");
+    next += count;
+  }
+  if (next != ngeom)
+    refuse("model: bodies own " + std::to_string(next) + " geoms of " + std::to_string(ngeom));
+  for (int i = 0; i < ngeom; ++i) {
+    if (g.type(i) < 0 || g.type(i) >= kGeomTypes)
+      refuse(geom(i) + ": unknown type " + std::to_string(g.type(i)));
+    normalize(&quat[4 * i], 4, geom(i) + ": quat");
+    double columns[3][3];
+    rotation_columns(&quat[4 * i], columns);
+    for (int k = 0; k < 3; ++k) axis[3 * i + k] = columns[2][k];
+    shape[2 * i] = size[3 * i];
+    shape[2 * i + 1] = size[3 * i + 1];
+  }
+  out->geom_body = out->own(owner);
+  out->own(&Constants<float>::geom_pos, &Constants<double>::geom_pos, pos);
+  out->own(&Constants<float>::geom_axis, &Constants<double>::geom_axis, axis);
+  out->own(&Constants<float>::geom_size, &Constants<double>::geom_size, shape);
+}
+
+void Builder::check_shape(int i) const {
+  const pb::Geoms& g = in.geoms();
+  const int type = g.type(i);
+  if (type != kPlane && type != kSphere && type != kCapsule) {
+    static const char* names[kGeomTypes] = {"plane",    "hfield", "sphere", "capsule", "ellipsoid",
+                                            "cylinder", "box",    "mesh",   "sdf"};
+    refuse("unsupported: " + geom(i) + " of type " + names[type] +
+           " collides; use plane, sphere or capsule, or set contype and conaffinity to 0");
+  }
+  if (type != kPlane && !(g.size(3 * i) > 0))
+    refuse(geom(i) + ": expected a radius above 0, got " + number(g.size(3 * i)));
+  if (type == kPlane && body_weld[g.bodyid(i)] != 0)
+    refuse("unsupported: " + geom(i) + ": a plane on a moving body; fix it to the world");
+  if (type == kCapsule && !(g.size(3 * i + 1) > 0))
+    refuse(geom(i) + ": expected a half length above 0, got " + number(g.size(3 * i + 1)));
+  if (g.condim(i) != 1 && g.condim(i) != 3)
+    refuse("unsupported: " + geom(i) + ": condim " + std::to_string(g.condim(i)) + "; use 1 or 3");
+  if (g.friction(3 * i) < 0 || g.solmix(i) < 0 || g.margin(i) < 0 || g.gap(i) < 0)
+    refuse(geom(i) + ": friction, solmix, margin and gap must be at least 0");
+}
+
+}  // namespace sdpg::core

@@ -1,0 +1,105 @@
+// Joints and degrees of freedom: types, springs, damping, ranges.
+#include <algorithm>
+
+#include "core/model/builder.h"
+
+namespace sdpg::core {
+
+void Builder::joints() {
+  const pb::Joints& j = in.joints();
+  const pb::Dofs& d = in.dofs();
+  expect_size(j.qposadr(), njnt, 1, "joints.qposadr");
+  expect_size(j.dofadr(), njnt, 1, "joints.dofadr");
+  expect_size(j.bodyid(), njnt, 1, "joints.bodyid");
+  expect_size(j.limited(), njnt, 1, "joints.limited");
+  expect_size(d.bodyid(), nv, 1, "dofs.bodyid");
+  expect_size(d.jntid(), nv, 1, "dofs.jntid");
+  expect_size(d.parentid(), nv, 1, "dofs.parentid");
+  std::vector<int> qposadr(njnt), dofadr(njnt), bodyid(njnt), dof_bodyid(nv), dof_jntid(nv),
+      limited;
+  std::vector<std::uint8_t> angular(nv);
+  int next_position = 0, next_dof = 0, owner = 0;
+  for (int i = 0; i < njnt; ++i) {
+    while (out->body_jnt[owner + 1] <= i) ++owner;
+    if (joint_type[i] == JointType::kFree || joint_type[i] == JointType::kBall)
+      refuse("unsupported: " + joint(i) + " of type " +
+             (joint_type[i] == JointType::kFree ? "free" : "ball"));
+    qposadr[i] = next_position;
+    dofadr[i] = next_dof;
+    bodyid[i] = owner;
+    bool agree = j.qposadr(i) == next_position && j.dofadr(i) == next_dof && j.bodyid(i) == owner;
+    for (int k = 0; k < dof_count(joint_type[i]); ++k) {
+      const int dof = next_dof + k;
+      dof_bodyid[dof] = owner;
+      dof_jntid[dof] = i;
+      angular[dof] =
+          joint_type[i] == JointType::kFree ? k >= 3 : joint_type[i] != JointType::kSlide;
+      const std::vector<int>& own = chain[owner];
+      const auto at = std::find(own.begin(), own.end(), dof);
+      const int before = at == own.begin() ? -1 : *(at - 1);
+      agree = agree && d.bodyid(dof) == owner && d.jntid(dof) == i && d.parentid(dof) == before;
+    }
+    if (!agree) refuse(joint(i) + ": its indices contradict the bodies; compile the model again");
+    next_position += position_count(joint_type[i]);
+    next_dof += dof_count(joint_type[i]);
+  }
+  const std::vector<double> pos = reals(j.pos(), njnt, 3, "joints.pos");
+  std::vector<double> axis = reals(j.axis(), njnt, 3, "joints.axis");
+  std::vector<double> range = reals(j.range(), njnt, 2, "joints.range");
+  const std::vector<double> margin = reals(j.margin(), njnt, 1, "joints.margin");
+  const std::vector<double> solref = reals(j.solref(), njnt, 2, "joints.solref");
+  const std::vector<double> solimp = reals(j.solimp(), njnt, 5, "joints.solimp");
+  std::vector<double> stiffness = reals(j.stiffness(), njnt, 1, "joints.stiffness");
+  const std::vector<double> armature = reals(d.armature(), nv, 1, "dofs.armature");
+  std::vector<double> damping = reals(d.damping(), nv, 1, "dofs.damping");
+  const std::vector<double> friction = reals(d.frictionloss(), nv, 1, "dofs.frictionloss");
+  reals(d.solref(), nv, 2, "dofs.solref");
+  reals(d.solimp(), nv, 5, "dofs.solimp");
+  const std::vector<double> invweight = reals(d.invweight0(), nv, 1, "dofs.invweight0");
+  for (int i = 0; i < nv; ++i) {
+    if (friction[i] != 0)
+      refuse("unsupported: " + joint(dof_jntid[i]) + ": frictionloss " + number(friction[i]));
+    if (armature[i] < 0 || damping[i] < 0 || invweight[i] < 0)
+      refuse(joint(dof_jntid[i]) + ": armature, damping and invweight0 must be at least 0");
+    if (disabled & kNoDamper) damping[i] = 0;
+    if (damping[i] != 0 && !(disabled & kNoEulerDamp)) out->implicit_damping = true;
+  }
+  std::vector<Softness<double>> soft(njnt);
+  for (int i = 0; i < njnt; ++i) {
+    normalize(&axis[3 * i], 3, joint(i) + ": axis");
+    if (stiffness[i] < 0)
+      refuse(joint(i) + ": expected stiffness at least 0, got " + number(stiffness[i]));
+    if (j.limited(i) != 0 && j.limited(i) != 1)
+      refuse(joint(i) + ": limited: expected 0 or 1, got " + std::to_string(j.limited(i)));
+    if (disabled & kNoSpring) stiffness[i] = 0;
+    if (stiffness[i] != 0) out->has_stiffness = true;
+    if (!j.limited(i) || disabled & (kNoLimit | kNoConstraint)) continue;
+    if (!(range[2 * i] < range[2 * i + 1]))
+      refuse(joint(i) + ": expected an increasing range, got " + number(range[2 * i]) + " to " +
+             number(range[2 * i + 1]));
+    limited.push_back(i);
+    soft[i] = soften(joint(i), &solref[2 * i], &solimp[5 * i], margin[i], invweight[dofadr[i]]);
+  }
+  out->jnt_type = out->own(joint_type);
+  out->jnt_qposadr = out->own(qposadr);
+  out->jnt_dofadr = out->own(dofadr);
+  out->jnt_bodyid = out->own(bodyid);
+  out->dof_bodyid = out->own(dof_bodyid);
+  out->dof_jntid = out->own(dof_jntid);
+  out->dof_angular = out->own(angular);
+  out->nlimited = static_cast<int>(limited.size());
+  out->max_limits = 2 * out->nlimited;
+  out->limited = out->own(limited);
+  out->own(&Constants<float>::jnt_pos, &Constants<double>::jnt_pos, pos);
+  out->own(&Constants<float>::jnt_axis, &Constants<double>::jnt_axis, axis);
+  out->own(&Constants<float>::jnt_range, &Constants<double>::jnt_range, range);
+  out->own(&Constants<float>::stiffness, &Constants<double>::stiffness, stiffness);
+  out->own(&Constants<float>::armature, &Constants<double>::armature, armature);
+  out->own(&Constants<float>::damping, &Constants<double>::damping, damping);
+  out->own(&Constants<float>::qpos0, &Constants<double>::qpos0, reals(in.qpos0(), nq, 1, "qpos0"));
+  out->own(&Constants<float>::qpos_spring, &Constants<double>::qpos_spring,
+           reals(in.qpos_spring(), nq, 1, "qpos_spring"));
+  out->own(&Constants<float>::limit, &Constants<double>::limit, soft);
+}
+
+}  // namespace sdpg::core

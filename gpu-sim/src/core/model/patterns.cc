@@ -1,0 +1,37 @@
+// Which entries of the inertia matrix and of the Hessian can differ from zero.
+#include <set>
+
+#include "core/model/builder.h"
+
+namespace sdpg::core {
+
+void Builder::patterns() {
+  std::vector<std::set<int>> rows(nv);
+  for (int i = 0; i < nv; ++i)
+    for (const int j : chain[out->dof_bodyid[i]])
+      if (j < i) rows[i].insert(j);
+  out->mass = pattern(rows);
+  for (int p = 0; p < out->npair; ++p)
+    for (int a = 0; a < out->pair[p].dof_count; ++a)
+      for (int b = 0; b < a; ++b)
+        rows[out->pair_dof[out->pair[p].dof_begin + a]].insert(
+            out->pair_dof[out->pair[p].dof_begin + b]);
+  // Eliminating row k couples all its columns with each other.
+  for (int k = nv - 1; k >= 0; --k)
+    for (const int i : rows[k])
+      for (const int j : rows[k])
+        if (j < i) rows[i].insert(j);
+  out->hessian = pattern(rows);
+}
+
+Pattern Builder::pattern(const std::vector<std::set<int>>& rows) {
+  std::vector<int> begin, col;
+  for (const std::set<int>& row : rows) {
+    begin.push_back(static_cast<int>(col.size()));
+    col.insert(col.end(), row.begin(), row.end());
+  }
+  begin.push_back(static_cast<int>(col.size()));
+  return {out->own(begin), out->own(col)};
+}
+
+}  // namespace sdpg::core
