@@ -1,5 +1,6 @@
 // A SIMD pack: one quantity of `L` environments. All arithmetic of the core and of task programs is
 // written over `Pack<T, L>`, so that the same source becomes AVX-512, AVX2 or plain vector code.
+// `Pack<T, 1>` is a plain number without vector extensions: what a CUDA thread computes with.
 //
 // Every operation acts on each lane alone: no reduction over lanes, no branch that changes a lane's
 // value because of a neighbour. `any`/`all` exist for skipping work whose results are discarded.
@@ -13,7 +14,7 @@
 
 #include <cstdint>
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(__CUDACC__)
 #include <immintrin.h>
 #endif
 
@@ -22,7 +23,14 @@
 #endif
 #define SDPG_ISA_BEGIN inline namespace SDPG_ISA {
 #define SDPG_ISA_END }
+// SDPG_INLINE: a leaf, part of its caller. SDPG_FN: any other function of the pipeline.
+#if defined(__CUDACC__)
+#define SDPG_INLINE __host__ __device__ __forceinline__
+#define SDPG_FN __host__ __device__ inline
+#else
 #define SDPG_INLINE inline __attribute__((always_inline))
+#define SDPG_FN inline
+#endif
 
 namespace sdpg::core {
 SDPG_ISA_BEGIN
@@ -39,15 +47,24 @@ struct IntegerOf<double> {
 };
 
 template <class T, int L>
+#if defined(__CUDACC__)
+struct Raw;
+#else
 struct Raw {
   typedef T vector __attribute__((vector_size(sizeof(T) * L)));
   typedef typename IntegerOf<T>::type integers __attribute__((vector_size(sizeof(T) * L)));
+};
+#endif
+template <class T>
+struct Raw<T, 1> {
+  typedef T vector;
+  typedef typename IntegerOf<T>::type integers;
 };
 
 // Whether masks live in AVX-512's mask registers rather than in vectors of 0 and -1.
 template <class T, int L>
 inline constexpr bool kMaskRegister =
-#if defined(__AVX512F__) && defined(__AVX512DQ__)
+#if defined(__AVX512F__) && defined(__AVX512DQ__) && !defined(__CUDACC__)
     sizeof(T) * L == 64;
 #else
     false;
@@ -60,6 +77,10 @@ struct Mask {
 template <class T, int L>
 struct Mask<T, L, true> {
   std::uint32_t m;  // one bit per lane
+};
+template <class T>
+struct Mask<T, 1, false> {
+  bool m;
 };
 
 template <class T, int L>
@@ -77,6 +98,27 @@ struct Pack {
   SDPG_INLINE Pack(T x) : v(x - Vector{}) {}  // broadcast; x - 0 keeps the sign of -0
   SDPG_INLINE T operator[](int lane) const { return v[lane]; }
 };
+template <class T>
+struct Pack<T, 1> {
+  using Scalar = T;
+  using Vector = T;
+  using Integers = typename IntegerOf<T>::type;
+  using Bool = Mask<T, 1>;
+  static constexpr int lanes = 1;
+
+  T v;
+
+  Pack() = default;
+  SDPG_INLINE Pack(T x) : v(x) {}
+  SDPG_INLINE T operator[](int) const { return v; }
+};
+template <class T, int L>
+SDPG_INLINE void set_lane(Pack<T, L>& a, int i, T x) {
+  if constexpr (L == 1)
+    a.v = x;
+  else
+    a.v[i] = x;
+}
 
 // -- memory: `p` is aligned to the pack --------------------------------------------------------
 
@@ -133,7 +175,7 @@ SDPG_INLINE Pack<T, L> muladd(Pack<T, L> a, Pack<T, L> b, Pack<T, L> c) {
 
 // -- comparisons and masks -----------------------------------------------------------------------
 
-#if defined(__AVX512F__) && defined(__AVX512DQ__)
+#if defined(__AVX512F__) && defined(__AVX512DQ__) && !defined(__CUDACC__)
 #define SDPG_COMPARE(op, immediate)                                       \
   template <class T, int L>                                               \
   SDPG_INLINE Mask<T, L> operator op(Pack<T, L> a, Pack<T, L> b) {        \
@@ -175,15 +217,23 @@ SDPG_COMPARE_SCALAR(!=)
 
 template <class T, int L, bool B>
 SDPG_INLINE Mask<T, L, B> operator&(Mask<T, L, B> a, Mask<T, L, B> b) {
-  return {a.m & b.m};
+  if constexpr (L == 1)
+    return {a.m && b.m};
+  else
+    return {a.m & b.m};
 }
 template <class T, int L, bool B>
 SDPG_INLINE Mask<T, L, B> operator|(Mask<T, L, B> a, Mask<T, L, B> b) {
-  return {a.m | b.m};
+  if constexpr (L == 1)
+    return {a.m || b.m};
+  else
+    return {a.m | b.m};
 }
 template <class T, int L, bool B>
 SDPG_INLINE Mask<T, L, B> operator!(Mask<T, L, B> a) {
-  if constexpr (B) {
+  if constexpr (L == 1) {
+    return {!a.m};
+  } else if constexpr (B) {
     return {~a.m & ((1u << L) - 1)};
   } else {
     return {~a.m};
@@ -205,7 +255,10 @@ template <class T, int L, bool B>
 SDPG_INLINE std::uint32_t bits(Mask<T, L, B> a) {
   if constexpr (B) {
     return a.m;
+  } else if constexpr (L == 1) {
+    return a.m ? 1u : 0u;
   } else {
+#if !defined(__CUDACC__)
 #if defined(__AVX__)
     if constexpr (sizeof(T) == 4 && L == 8)
       return static_cast<std::uint32_t>(_mm256_movemask_ps((__m256)a.m));
@@ -217,6 +270,7 @@ SDPG_INLINE std::uint32_t bits(Mask<T, L, B> a) {
       return static_cast<std::uint32_t>(_mm_movemask_ps((__m128)a.m));
     if constexpr (sizeof(T) == 8 && L == 2)
       return static_cast<std::uint32_t>(_mm_movemask_pd((__m128d)a.m));
+#endif
 #endif
     std::uint32_t out = 0;
     for (int i = 0; i < L; ++i) out |= (a.m[i] ? 1u : 0u) << i;
@@ -237,6 +291,8 @@ SDPG_INLINE typename P::Bool from_bits(std::uint32_t b) {
   typename P::Bool out = no_lanes<P>();
   if constexpr (kMaskRegister<typename P::Scalar, P::lanes>) {
     out.m = b;
+  } else if constexpr (P::lanes == 1) {
+    out.m = (b & 1) != 0;
   } else {
     for (int i = 0; i < P::lanes; ++i) out.m[i] = (b >> i & 1) ? -1 : 0;
   }
@@ -247,7 +303,7 @@ SDPG_INLINE typename P::Bool from_bits(std::uint32_t b) {
 template <class T, int L>
 SDPG_INLINE Pack<T, L> select(Mask<T, L> mask, Pack<T, L> a, Pack<T, L> b) {
   if constexpr (kMaskRegister<T, L>) {
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) && !defined(__CUDACC__)
     if constexpr (sizeof(T) == 4)
       return (typename Pack<T, L>::Vector)_mm512_mask_blend_ps(static_cast<__mmask16>(mask.m),
                                                                (__m512)b.v, (__m512)a.v);
@@ -294,9 +350,36 @@ SDPG_INLINE Pack<T, L> max(Pack<T, L> a, T b) {
   return max(a, Pack<T, L>(b));
 }
 
+// The bits of a pack as integers, and back.
 template <class P>
 SDPG_INLINE typename P::Integers integer_bits(P a) {
-  return (typename P::Integers)a.v;
+  if constexpr (P::lanes == 1) {
+    typename P::Integers out;
+    __builtin_memcpy(&out, &a.v, sizeof out);
+    return out;
+  } else {
+    return (typename P::Integers)a.v;
+  }
+}
+template <class P>
+SDPG_INLINE P from_integer_bits(typename P::Integers a) {
+  if constexpr (P::lanes == 1) {
+    P out;
+    __builtin_memcpy(&out.v, &a, sizeof a);
+    return out;
+  } else {
+    return P((typename P::Vector)a);
+  }
+}
+// Integers as numbers.
+template <class P>
+SDPG_INLINE P from_integers(typename P::Integers a) {
+#if !defined(__CUDACC__)
+  if constexpr (P::lanes > 1)
+    return P(__builtin_convertvector(a, typename P::Vector));
+  else
+#endif
+    return P(static_cast<typename P::Scalar>(a));
 }
 template <class P>
 SDPG_INLINE typename P::Integers sign_bit(P a) {
@@ -305,20 +388,46 @@ SDPG_INLINE typename P::Integers sign_bit(P a) {
 }
 template <class T, int L>
 SDPG_INLINE Pack<T, L> abs(Pack<T, L> a) {
-  return (typename Pack<T, L>::Vector)(integer_bits(a) & ~sign_bit(Pack<T, L>(T(-0.0))));
+  return from_integer_bits<Pack<T, L>>(integer_bits(a) & ~sign_bit(Pack<T, L>(T(-0.0))));
 }
 template <class T, int L>
 SDPG_INLINE Pack<T, L> copysign(Pack<T, L> magnitude, Pack<T, L> sign) {
-  return (typename Pack<T, L>::Vector)(integer_bits(abs(magnitude)) | sign_bit(sign));
+  return from_integer_bits<Pack<T, L>>(integer_bits(abs(magnitude)) | sign_bit(sign));
 }
 template <class T, int L>
 SDPG_INLINE Mask<T, L> is_nan(Pack<T, L> a) {
   return a != a;
 }
 
+// libm's functions of one number, by precision.
+#if defined(__CUDACC__)
+#define SDPG_LIBM(name) ::name
+#else
+#define SDPG_LIBM(name) __builtin_##name
+#endif
+#define SDPG_SCALAR(name)                                                    \
+  SDPG_INLINE float scalar_##name(float x) { return SDPG_LIBM(name##f)(x); } \
+  SDPG_INLINE double scalar_##name(double x) { return SDPG_LIBM(name)(x); }
+#define SDPG_SCALAR2(name)                                                               \
+  SDPG_INLINE float scalar_##name(float x, float y) { return SDPG_LIBM(name##f)(x, y); } \
+  SDPG_INLINE double scalar_##name(double x, double y) { return SDPG_LIBM(name)(x, y); }
+SDPG_SCALAR(sqrt)
+SDPG_SCALAR(floor)
+SDPG_SCALAR(sin)
+SDPG_SCALAR(cos)
+SDPG_SCALAR(exp)
+SDPG_SCALAR(log)
+SDPG_SCALAR(tanh)
+SDPG_SCALAR2(atan2)
+SDPG_SCALAR2(pow)
+#undef SDPG_SCALAR2
+#undef SDPG_SCALAR
+#undef SDPG_LIBM
+
 template <class T, int L>
 SDPG_INLINE Pack<T, L> sqrt(Pack<T, L> a) {
-  using V = typename Pack<T, L>::Vector;
+#if !defined(__CUDACC__)
+  using V [[maybe_unused]] = typename Pack<T, L>::Vector;
 #if defined(__AVX512F__)
   if constexpr (sizeof(T) == 4 && L == 16) return (V)_mm512_maskz_sqrt_ps(0xffff, (__m512)a.v);
   if constexpr (sizeof(T) == 8 && L == 8) return (V)_mm512_maskz_sqrt_pd(0xff, (__m512d)a.v);
@@ -331,19 +440,16 @@ SDPG_INLINE Pack<T, L> sqrt(Pack<T, L> a) {
   if constexpr (sizeof(T) == 4 && L == 4) return (V)_mm_sqrt_ps((__m128)a.v);
   if constexpr (sizeof(T) == 8 && L == 2) return (V)_mm_sqrt_pd((__m128d)a.v);
 #endif
-  V out{};
-  for (int i = 0; i < L; ++i) {
-    if constexpr (sizeof(T) == 4)
-      out[i] = __builtin_sqrtf(a.v[i]);
-    else
-      out[i] = __builtin_sqrt(a.v[i]);
-  }
+#endif
+  Pack<T, L> out;
+  for (int i = 0; i < L; ++i) set_lane(out, i, scalar_sqrt(a[i]));
   return out;
 }
 
 template <class T, int L>
 SDPG_INLINE Pack<T, L> floor(Pack<T, L> a) {
-  using V = typename Pack<T, L>::Vector;
+#if !defined(__CUDACC__)
+  using V [[maybe_unused]] = typename Pack<T, L>::Vector;
 #if defined(__AVX512F__)
   if constexpr (sizeof(T) == 4 && L == 16)
     return (V)_mm512_maskz_roundscale_ps(0xffff, (__m512)a.v, 9);
@@ -354,13 +460,9 @@ SDPG_INLINE Pack<T, L> floor(Pack<T, L> a) {
   if constexpr (sizeof(T) == 4 && L == 8) return (V)_mm256_floor_ps((__m256)a.v);
   if constexpr (sizeof(T) == 8 && L == 4) return (V)_mm256_floor_pd((__m256d)a.v);
 #endif
-  V out{};
-  for (int i = 0; i < L; ++i) {
-    if constexpr (sizeof(T) == 4)
-      out[i] = __builtin_floorf(a.v[i]);
-    else
-      out[i] = __builtin_floor(a.v[i]);
-  }
+#endif
+  Pack<T, L> out;
+  for (int i = 0; i < L; ++i) set_lane(out, i, scalar_floor(a[i]));
   return out;
 }
 
@@ -370,34 +472,22 @@ SDPG_INLINE Pack<T, L> floor(Pack<T, L> a) {
 // last place (tests/core/simd_test.cc). Double: sine and cosine likewise, the rest through libm
 // lane by lane, because only parity runs use it.
 
-// Applies a scalar function to each lane.
-#define SDPG_PER_LANE(P, out, expression_f, expression_d)       \
-  P out = P(typename P::Scalar(0));                             \
-  for (int i = 0; i < P::lanes; ++i) {                          \
-    if constexpr (sizeof(typename P::Scalar) == 4)              \
-      out.v[i] = static_cast<typename P::Scalar>(expression_f); \
-    else                                                        \
-      out.v[i] = static_cast<typename P::Scalar>(expression_d); \
-  }
-
 // Rare arguments too large for the reduction; out of line to keep the fast path small.
 template <class P>
-__attribute__((noinline)) void sincos_large(const P& x, P* s, P* c) {
+#if defined(__CUDACC__)
+__host__ __device__
+#endif
+    __attribute__((noinline)) void
+    sincos_large(const P& x, P* s, P* c) {
   for (int i = 0; i < P::lanes; ++i) {
-    if constexpr (sizeof(typename P::Scalar) == 4) {
-      s->v[i] = __builtin_sinf(x.v[i]);
-      c->v[i] = __builtin_cosf(x.v[i]);
-    } else {
-      s->v[i] = __builtin_sin(x.v[i]);
-      c->v[i] = __builtin_cos(x.v[i]);
-    }
+    set_lane(*s, i, scalar_sin(x[i]));
+    set_lane(*c, i, scalar_cos(x[i]));
   }
 }
 
 template <class T, int L>
 SDPG_INLINE void sincos(Pack<T, L> x, Pack<T, L>* sine, Pack<T, L>* cosine) {
   using P = Pack<T, L>;
-  using V = typename P::Vector;
   using I = typename P::Integers;
   constexpr bool single = sizeof(T) == 4;
   // Adding 1.5 * 2^(mantissa bits) rounds to an integer and leaves it in the low bits.
@@ -443,8 +533,8 @@ SDPG_INLINE void sincos(Pack<T, L> x, Pack<T, L>* sine, Pack<T, L>* cosine) {
   constexpr int top = 8 * sizeof(T) - 2;
   const I s_bits = (integer_bits(s) & ~odd) | (integer_bits(c) & odd);
   const I c_bits = (integer_bits(c) & ~odd) | (integer_bits(s) & odd);
-  *sine = (V)(s_bits ^ ((quadrant & 2) << top));
-  *cosine = (V)(c_bits ^ (((quadrant + 1) & 2) << top));
+  *sine = from_integer_bits<P>(s_bits ^ ((quadrant & 2) << top));
+  *cosine = from_integer_bits<P>(c_bits ^ (((quadrant + 1) & 2) << top));
   const auto large = abs(x) > limit;
   if (__builtin_expect(any(large), 0)) {
     P sl = P(T(0)), cl = P(T(0));
@@ -470,10 +560,10 @@ template <class T, int L>
 SDPG_INLINE Pack<T, L> exp(Pack<T, L> x) {
   using P = Pack<T, L>;
   if constexpr (sizeof(T) == 8) {
-    SDPG_PER_LANE(P, out, 0, __builtin_exp(x.v[i]))
+    P out;
+    for (int i = 0; i < L; ++i) set_lane(out, i, scalar_exp(x[i]));
     return out;
   } else {
-    using V = typename P::Vector;
     using I = typename P::Integers;
     // Outside these bounds the result is 0 or infinity anyway; NaN passes both selections.
     x = select(x > T(89), T(89), x);
@@ -492,9 +582,9 @@ SDPG_INLINE Pack<T, L> exp(Pack<T, L> x) {
     // 2^n in two factors, so that subnormal results and infinity come out right.
     const I k = integer_bits(shifted) - integer_bits(P(T(12582912.0)));
     const I half = k >> 1;
-    const V first = (V)((half + 127) << 23);
-    const V second = (V)((k - half + 127) << 23);
-    return y.v * first * second;
+    const P first = from_integer_bits<P>((half + 127) << 23);
+    const P second = from_integer_bits<P>((k - half + 127) << 23);
+    return y * first * second;
   }
 }
 
@@ -502,17 +592,17 @@ template <class T, int L>
 SDPG_INLINE Pack<T, L> log(Pack<T, L> x) {
   using P = Pack<T, L>;
   if constexpr (sizeof(T) == 8) {
-    SDPG_PER_LANE(P, out, 0, __builtin_log(x.v[i]))
+    P out;
+    for (int i = 0; i < L; ++i) set_lane(out, i, scalar_log(x[i]));
     return out;
   } else {
-    using V = typename P::Vector;
     using I = typename P::Integers;
     const auto subnormal = x < T(1.17549435e-38f);
     const P scaled = select(subnormal, x * P(T(8388608)), x);
     const I raw = integer_bits(scaled);
     const I exponent = ((raw >> 23) & 255) - 126;
-    P e = P(__builtin_convertvector(exponent, V)) - select(subnormal, T(23), P(T(0)));
-    P m = (V)((raw & 0x007fffff) | 0x3f000000);  // in [0.5, 1)
+    P e = from_integers<P>(exponent) - select(subnormal, T(23), P(T(0)));
+    P m = from_integer_bits<P>((raw & 0x007fffff) | 0x3f000000);  // in [0.5, 1)
     const auto small = m < T(0.707106781186547524);
     e = select(small, e - T(1), e);
     m = select(small, m + m, m) - T(1);
@@ -541,10 +631,10 @@ template <class T, int L>
 SDPG_INLINE Pack<T, L> atan2(Pack<T, L> y, Pack<T, L> x) {
   using P = Pack<T, L>;
   if constexpr (sizeof(T) == 8) {
-    SDPG_PER_LANE(P, out, 0, __builtin_atan2(y.v[i], x.v[i]))
+    P out;
+    for (int i = 0; i < L; ++i) set_lane(out, i, scalar_atan2(y[i], x[i]));
     return out;
   } else {
-    using V = typename P::Vector;
     const P ay = abs(y), ax = abs(x);
     const auto steep = ay > ax;
     const P low = select(steep, ax, ay), high = select(steep, ay, ax);
@@ -561,7 +651,7 @@ SDPG_INLINE Pack<T, L> atan2(Pack<T, L> y, Pack<T, L> x) {
     r = r * z * u + u;
     r = select(outer, r + T(0.785398163397448309), r);
     r = select(steep, T(1.57079632679489662) - r, r);
-    const P negative_x = (V)(sign_bit(x) | integer_bits(P(T(1))));
+    const P negative_x = from_integer_bits<P>(sign_bit(x) | integer_bits(P(T(1))));
     r = select(negative_x < T(0), T(3.14159265358979324) - r, r);
     r = copysign(r, y);
     return select(is_nan(x) | is_nan(y), x + y, r);
@@ -572,7 +662,8 @@ template <class T, int L>
 SDPG_INLINE Pack<T, L> tanh(Pack<T, L> x) {
   using P = Pack<T, L>;
   if constexpr (sizeof(T) == 8) {
-    SDPG_PER_LANE(P, out, 0, __builtin_tanh(x.v[i]))
+    P out;
+    for (int i = 0; i < L; ++i) set_lane(out, i, scalar_tanh(x[i]));
     return out;
   } else {
     const P a = abs(x);
@@ -592,10 +683,10 @@ SDPG_INLINE Pack<T, L> tanh(Pack<T, L> x) {
 template <class T, int L>
 SDPG_INLINE Pack<T, L> pow(Pack<T, L> x, Pack<T, L> e) {
   using P = Pack<T, L>;
-  SDPG_PER_LANE(P, out, __builtin_powf(x.v[i], e.v[i]), __builtin_pow(x.v[i], e.v[i]))
+  P out;
+  for (int i = 0; i < L; ++i) set_lane(out, i, scalar_pow(x[i], e[i]));
   return out;
 }
-#undef SDPG_PER_LANE
 
 SDPG_ISA_END
 }  // namespace sdpg::core

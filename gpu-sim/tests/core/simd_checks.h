@@ -62,8 +62,8 @@ SimdErrors simd_errors(unsigned long long seed) {
     for (int i = 0; i < L; ++i) {
       const double wide =
           __builtin_ldexp(2 * draws.uniform() - 1, static_cast<int>(40 * draws.uniform()) - 25);
-      x.v[i] = static_cast<float>(round % 2 ? wide : 24 * draws.uniform() - 12);
-      y.v[i] = static_cast<float>(24 * draws.uniform() - 12);
+      core::set_lane(x, i, static_cast<float>(round % 2 ? wide : 24 * draws.uniform() - 12));
+      core::set_lane(y, i, static_cast<float>(24 * draws.uniform() - 12));
     }
     P s, c;
     core::sincos(x, &s, &c);
