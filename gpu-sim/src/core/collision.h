@@ -38,8 +38,8 @@ struct Touch {
 
 // Two spheres; the axes of the geoms they belong to decide the normal if the centres coincide.
 template <class P>
-Touch<P> touch_spheres(const Vec3<P>& c1, P r1, const Vec3<P>& axis1, const Vec3<P>& c2, P r2,
-                       const Vec3<P>& axis2) {
+SDPG_FN Touch<P> touch_spheres(const Vec3<P>& c1, P r1, const Vec3<P>& axis1, const Vec3<P>& c2,
+                               P r2, const Vec3<P>& axis2) {
   using T = typename P::Scalar;
   Touch<P> touch;
   touch.normal = c2 - c1;
@@ -52,7 +52,7 @@ Touch<P> touch_spheres(const Vec3<P>& c1, P r1, const Vec3<P>& axis1, const Vec3
 
 // The contact's frame from its normal and the wish for the first tangent.
 template <class P>
-void set_frame(Contact<P>& contact, const Vec3<P>& normal, Vec3<P> wish) {
+SDPG_FN void set_frame(Contact<P>& contact, const Vec3<P>& normal, Vec3<P> wish) {
   contact.normal = normal;
   wish = wish - normal * dot(normal, wish);
   normalize(&wish, unit_x<P>());
@@ -60,20 +60,20 @@ void set_frame(Contact<P>& contact, const Vec3<P>& normal, Vec3<P> wish) {
   contact.tangent2 = cross(normal, wish);
 }
 
-template <class P>
+template <class P, class Team>
 struct Collider {
   using T = typename P::Scalar;
   using Bool = typename P::Bool;
-  Scratch<P>& s;
+  Scratch<P, Team>& s;
   int pair_index = 0;
 
-  Vec3<P> position(int geom) const { return load3(s.geom_position + 3 * geom); }
-  Vec3<P> axis(int geom) const { return load3(s.geom_axis + 3 * geom); }
-  P radius(int geom) const { return constant<P>(s.k.geom_size, 2 * geom); }
-  P half_length(int geom) const { return constant<P>(s.k.geom_size, 2 * geom + 1); }
+  SDPG_FN Vec3<P> position(int geom) const { return load3(s.geom_position + 3 * geom); }
+  SDPG_FN Vec3<P> axis(int geom) const { return load3(s.geom_axis + 3 * geom); }
+  SDPG_FN P radius(int geom) const { return constant<P>(s.k.geom_size, 2 * geom); }
+  SDPG_FN P half_length(int geom) const { return constant<P>(s.k.geom_size, 2 * geom + 1); }
 
   // Keeps a contact if some lane is near enough. `wish` null: the default tangent.
-  void keep_contact(const Touch<P>& touch, const Vec3<P>* wish, Bool among) {
+  SDPG_FN void keep_contact(const Touch<P>& touch, const Vec3<P>* wish, Bool among) {
     const Bool near = among & (touch.distance < s.k.contact[pair_index].margin);
     if (!any(near)) return;
     Contact<P>& contact = s.contacts[s.contact_count++];
@@ -90,12 +90,12 @@ struct Collider {
                 Vec3<P>{zero, select(steep, one, zero), select(steep, zero, one)});
     }
   }
-  void keep_contact(const Touch<P>& touch, const Vec3<P>* wish = nullptr) {
+  SDPG_FN void keep_contact(const Touch<P>& touch, const Vec3<P>* wish = nullptr) {
     keep_contact(touch, wish, all_lanes<P>());
   }
 
   // `center` is a sphere of the second geom.
-  Touch<P> touch_plane(int plane, const Vec3<P>& center, P sphere_radius) const {
+  SDPG_FN Touch<P> touch_plane(int plane, const Vec3<P>& center, P sphere_radius) const {
     Touch<P> touch;
     touch.normal = axis(plane);
     touch.distance = dot(center - position(plane), touch.normal) - sphere_radius;
@@ -103,23 +103,23 @@ struct Collider {
     return touch;
   }
 
-  void plane_sphere(const Pair& pair) {
+  SDPG_FN void plane_sphere(const Pair& pair) {
     keep_contact(touch_plane(pair.geom1, position(pair.geom2), radius(pair.geom2)));
   }
 
-  void plane_capsule(const Pair& pair) {
+  SDPG_FN void plane_capsule(const Pair& pair) {
     const Vec3<P> direction = axis(pair.geom2), center = position(pair.geom2);
     const Vec3<P> segment = direction * half_length(pair.geom2);
     keep_contact(touch_plane(pair.geom1, center + segment, radius(pair.geom2)), &direction);
     keep_contact(touch_plane(pair.geom1, center - segment, radius(pair.geom2)), &direction);
   }
 
-  void sphere_sphere(const Pair& pair) {
+  SDPG_FN void sphere_sphere(const Pair& pair) {
     keep_contact(touch_spheres(position(pair.geom1), radius(pair.geom1), axis(pair.geom1),
                                position(pair.geom2), radius(pair.geom2), axis(pair.geom2)));
   }
 
-  void sphere_capsule(const Pair& pair) {
+  SDPG_FN void sphere_capsule(const Pair& pair) {
     const Vec3<P> direction = axis(pair.geom2), center = position(pair.geom2);
     const P length = half_length(pair.geom2);
     P along = dot(direction, position(pair.geom1) - center);
@@ -128,7 +128,7 @@ struct Collider {
                                center + direction * along, radius(pair.geom2), direction));
   }
 
-  void capsule_capsule(const Pair& pair) {
+  SDPG_FN void capsule_capsule(const Pair& pair) {
     const Vec3<P> center1 = position(pair.geom1), center2 = position(pair.geom2);
     const P radius1 = radius(pair.geom1), radius2 = radius(pair.geom2);
     const Vec3<P> difference = center1 - center2;
@@ -183,8 +183,8 @@ struct Collider {
   }
 };
 
-template <class P>
-void collision(Scratch<P>& s) {
+template <class P, class Team>
+SDPG_FN void collision(Scratch<P, Team>& s) {
   const Model& m = s.model;
   s.contact_count = 0;
   for (int u = 0; u < m.used_geoms; ++u) {
@@ -200,7 +200,7 @@ void collision(Scratch<P>& s) {
       store3(s.geom_axis + 3 * g, rotate(matrix, axis));
     }
   }
-  Collider<P> collider{s};
+  Collider<P, Team> collider{s};
   for (int i = 0; i < m.npair; ++i) {
     const Pair& pair = m.pair[i];
     collider.pair_index = i;

@@ -15,7 +15,7 @@ struct Impedance {
 
 // The impedance at distance `r` of the constraint.
 template <class P>
-Impedance<P> impedance(const Softness<typename P::Scalar>& soft, P r) {
+SDPG_FN Impedance<P> impedance(const Softness<typename P::Scalar>& soft, P r) {
   using T = typename P::Scalar;
   if (soft.shape == 0) return {P(soft.d0), P(soft.one_minus_d1)};
   const P x = min(abs((r - soft.margin) * soft.inverse_width), T(1));
@@ -46,8 +46,8 @@ SDPG_INLINE void resolve(const Softness<typename P::Scalar>& soft, P r, P* stiff
 }
 
 // rows[3][max_chain]: how the pair's degrees of freedom move geom 2 against geom 1 at the contact.
-template <class P>
-void contact_jacobian(const Scratch<P>& s, const Contact<P>& contact, P* rows) {
+template <class P, class Team>
+SDPG_FN void contact_jacobian(const Scratch<P, Team>& s, const Contact<P>& contact, P* rows) {
   const Model& m = s.model;
   const Pair& pair = m.pair[contact.pair];
   int root = -1;
@@ -72,9 +72,9 @@ void contact_jacobian(const Scratch<P>& s, const Contact<P>& contact, P* rows) {
 }
 
 // out[k] = sum of row k times x, k below the contact's base directions.
-template <class P>
-SDPG_INLINE void multiply_rows(const Scratch<P>& s, const Pair& pair, const P* rows, const P* x,
-                               P* out) {
+template <class P, class Team>
+SDPG_INLINE void multiply_rows(const Scratch<P, Team>& s, const Pair& pair, const P* rows,
+                               const P* x, P* out) {
   using T = typename P::Scalar;
   const int stride = s.model.max_chain;
   P n = P(T(0)), t1 = P(T(0)), t2 = P(T(0));
@@ -90,8 +90,8 @@ SDPG_INLINE void multiply_rows(const Scratch<P>& s, const Pair& pair, const P* r
   out[2] = t2;
 }
 
-template <class P>
-void contact_constraints(Scratch<P>& s) {
+template <class P, class Team>
+SDPG_FN void contact_constraints(Scratch<P, Team>& s) {
   using T = typename P::Scalar;
   for (int c = 0; c < s.contact_count; ++c) {
     Contact<P>& contact = s.contacts[c];
@@ -107,8 +107,8 @@ void contact_constraints(Scratch<P>& s) {
   }
 }
 
-template <class P>
-void limit_constraints(Scratch<P>& s) {
+template <class P, class Team>
+SDPG_FN void limit_constraints(Scratch<P, Team>& s) {
   using T = typename P::Scalar;
   const Model& m = s.model;
   s.limit_count = 0;
@@ -132,8 +132,8 @@ void limit_constraints(Scratch<P>& s) {
   }
 }
 
-template <class P>
-void constraint(Scratch<P>& s) {
+template <class P, class Team>
+SDPG_FN void constraint(Scratch<P, Team>& s) {
   contact_constraints(s);
   limit_constraints(s);
 }

@@ -9,8 +9,8 @@
 namespace sdpg::core {
 SDPG_ISA_BEGIN
 
-template <class P>
-void crb(Scratch<P>& s) {
+template <class P, class Team>
+SDPG_FN void crb(Scratch<P, Team>& s) {
   using T = typename P::Scalar;
   const Model& m = s.model;
   // From here on inertia[b] is that of the whole subtree; velocity-dependent terms came before.
@@ -36,7 +36,7 @@ void crb(Scratch<P>& s) {
 
 // In place: a = L' D L with L below the diagonal and 1/D on it.
 template <class P>
-void factor(const Pattern& pattern, int n, P* a) {
+SDPG_FN void factor(const Pattern& pattern, int n, P* a) {
   using T = typename P::Scalar;
   for (int k = n - 1; k >= 0; --k) {
     P* row = a + triangle(k, 0);
@@ -58,7 +58,7 @@ void factor(const Pattern& pattern, int n, P* a) {
 
 // x := a^-1 x for a factored matrix.
 template <class P>
-void solve_factored(const Pattern& pattern, int n, const P* a, P* x) {
+SDPG_FN void solve_factored(const Pattern& pattern, int n, const P* a, P* x) {
   for (int k = n - 1; k >= 0; --k)
     for (int c = pattern.begin[k]; c < pattern.begin[k + 1]; ++c)
       x[pattern.col[c]] -= a[triangle(k, pattern.col[c])] * x[k];
@@ -72,7 +72,7 @@ void solve_factored(const Pattern& pattern, int n, const P* a, P* x) {
 
 // out = a * x for a symmetric matrix of the pattern.
 template <class P>
-void multiply(const Pattern& pattern, int n, const P* a, const P* x, P* out) {
+SDPG_FN void multiply(const Pattern& pattern, int n, const P* a, const P* x, P* out) {
   for (int k = 0; k < n; ++k) {
     P sum = a[triangle(k, k)] * x[k];
     for (int c = pattern.begin[k]; c < pattern.begin[k + 1]; ++c) {

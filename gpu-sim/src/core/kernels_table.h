@@ -9,9 +9,16 @@
 namespace sdpg::core {
 SDPG_ISA_BEGIN
 
-template <class P>
-Scratch<P> open_scratch(const Model& model, const BlockView& view, void* memory) {
-  Scratch<P> s(model, memory);
+// The team a table computes with; kernels_emulated.cc has one of its own.
+template <class Team>
+Team team_of_table() {
+  return {};
+}
+
+template <class P, class Team>
+Scratch<P, Team> open_scratch(const Model& model, const BlockView& view, void* memory) {
+  Scratch<P, Team> s(model, memory);
+  s.team = team_of_table<Team>();
   s.qpos = static_cast<P*>(view.qpos);
   s.qvel = static_cast<P*>(view.qvel);
   s.ctrl = static_cast<P*>(view.ctrl);
@@ -25,15 +32,15 @@ void set_status(const BlockView& view, std::uint32_t lanes, StatusBit bit) {
     if (lanes & 1) view.status[lane] |= bit;
 }
 
-template <class P>
+template <class P, class Team>
 std::size_t table_scratch_bytes(const Model& model) {
   alignas(64) unsigned char header[64];  // never written: only offsets are computed
-  return Scratch<P>(model, header).bytes();
+  return Scratch<P, Team>(model, header).bytes();
 }
 
-template <class P>
+template <class P, class Team>
 void table_step(const Model& model, const BlockView& view, void* memory, int substeps) {
-  Scratch<P> s = open_scratch<P>(model, view, memory);
+  Scratch<P, Team> s = open_scratch<P, Team>(model, view, memory);
   std::uint32_t not_converged = 0;
   for (int i = 0; i < substeps; ++i) {
     not_converged |= forward(s);
@@ -44,19 +51,19 @@ void table_step(const Model& model, const BlockView& view, void* memory, int sub
   set_status<P>(view, not_converged & ~s.bad_lanes, kNotConverged);
 }
 
-template <class P>
+template <class P, class Team>
 void table_kinematics(const Model& model, const BlockView& view, void* memory) {
-  Scratch<P> s = open_scratch<P>(model, view, memory);
+  Scratch<P, Team> s = open_scratch<P, Team>(model, view, memory);
   s.xpos = static_cast<P*>(view.xpos);
   s.xquat = static_cast<P*>(view.xquat);
   s.xipos = static_cast<P*>(view.xipos);
   kinematics(s);
 }
 
-template <class P>
+template <class P, class Team>
 void table_forward(const Model& model, const BlockView& view, void* memory, void* qacc,
                    void* qacc_smooth, void* qfrc_constraint) {
-  Scratch<P> s = open_scratch<P>(model, view, memory);
+  Scratch<P, Team> s = open_scratch<P, Team>(model, view, memory);
   const std::uint32_t not_converged = forward(s);
   *s.kept_contact_count = s.contact_count;
   for (int i = 0; i < model.nv; ++i) {
@@ -67,9 +74,9 @@ void table_forward(const Model& model, const BlockView& view, void* memory, void
   set_status<P>(view, not_converged, kNotConverged);
 }
 
-template <class P>
+template <class P, class Team>
 int table_contacts(const Model& model, const void* memory, int lane, double* out) {
-  const Scratch<P> s(model, const_cast<void*>(memory));
+  const Scratch<P, Team> s(model, const_cast<void*>(memory));
   int count = 0;
   for (int c = 0; c < *s.kept_contact_count; ++c) {
     const Contact<P>& contact = s.contacts[c];
@@ -92,16 +99,16 @@ int table_contacts(const Model& model, const void* memory, int lane, double* out
   return count;
 }
 
-template <class P>
+template <class P, class Team = Alone>
 constexpr Kernels make_table(const char* isa) {
   return {isa,
           P::lanes,
           static_cast<int>(sizeof(typename P::Scalar)),
-          table_scratch_bytes<P>,
-          table_step<P>,
-          table_kinematics<P>,
-          table_forward<P>,
-          table_contacts<P>,
+          table_scratch_bytes<P, Team>,
+          table_step<P, Team>,
+          table_kinematics<P, Team>,
+          table_forward<P, Team>,
+          table_contacts<P, Team>,
           task::run_program<P>};
 }
 

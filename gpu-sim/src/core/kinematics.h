@@ -8,8 +8,8 @@
 namespace sdpg::core {
 SDPG_ISA_BEGIN
 
-template <class P>
-void kinematics(Scratch<P>& s) {
+template <class P, class Team>
+SDPG_FN void kinematics(Scratch<P, Team>& s) {
   using T = typename P::Scalar;
   const Model& m = s.model;
   const Constants<T>& k = s.k;
@@ -63,8 +63,8 @@ void kinematics(Scratch<P>& s) {
   }
 }
 
-template <class P>
-void com(Scratch<P>& s) {
+template <class P, class Team>
+SDPG_FN void com(Scratch<P, Team>& s) {
   using T = typename P::Scalar;
   const Model& m = s.model;
   const Constants<T>& k = s.k;

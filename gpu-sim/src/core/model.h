@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/fn.h"
+
 namespace sdpg::core {
 
 // Largest models accepted; they bound the scratch memory of a worker thread.
@@ -42,7 +44,7 @@ struct Pattern {
   const int* begin;
   const int* col;
 };
-inline constexpr int triangle(int i, int j) { return i * (i + 1) / 2 + j; }
+SDPG_FN constexpr int triangle(int i, int j) { return i * (i + 1) / 2 + j; }
 
 // Numbers of one constraint: stiffness and damping of the reference acceleration and the
 // impedance curve d(r) (MuJoCo's solref and solimp, resolved).
@@ -146,13 +148,13 @@ struct Model {
 inline bool is_angular(const Model& model, int dof) { return model.dof_angular[dof]; }
 
 template <class T>
-inline const Constants<T>& constants(const Model& model);
+SDPG_FN const Constants<T>& constants(const Model& model);
 template <>
-inline const Constants<float>& constants<float>(const Model& model) {
+SDPG_FN const Constants<float>& constants<float>(const Model& model) {
   return model.f;
 }
 template <>
-inline const Constants<double>& constants<double>(const Model& model) {
+SDPG_FN const Constants<double>& constants<double>(const Model& model) {
   return model.d;
 }
 

@@ -18,8 +18,8 @@ template <class T>
 inline constexpr T kLargest = T(1e10);
 
 // From state and controls to accelerations. Returns the lanes in which the solver did not converge.
-template <class P>
-std::uint32_t forward(Scratch<P>& s) {
+template <class P, class Team>
+SDPG_FN std::uint32_t forward(Scratch<P, Team>& s) {
   kinematics(s);
   com(s);
   collision(s);
@@ -36,8 +36,8 @@ std::uint32_t forward(Scratch<P>& s) {
 
 // Semi-implicit Euler; joint damping is taken at the end of the step, which changes the
 // acceleration to (M + h B)^-1 times the force.
-template <class P>
-void integrate(Scratch<P>& s) {
+template <class P, class Team>
+SDPG_FN void integrate(Scratch<P, Team>& s) {
   using T = typename P::Scalar;
   const Model& m = s.model;
   const P h = P(s.k.timestep);

@@ -5,6 +5,7 @@
 #include "core/model.h"
 #include "core/simd.h"
 #include "core/spatial.h"
+#include "core/team.h"
 
 namespace sdpg::core {
 SDPG_ISA_BEGIN
@@ -38,11 +39,12 @@ struct Limit {
   typename P::Scalar sign;  // +1 at the lower end, -1 at the upper
 };
 
-template <class P>
+template <class P, class Team = Alone>
 struct Scratch {
   using T = typename P::Scalar;
   const Model& model;
   const Constants<T>& k;
+  Team team{};
 
   // State of the block, plain memory of the caller.
   P *qpos, *qvel, *ctrl, *warmstart;
@@ -70,7 +72,7 @@ struct Scratch {
   int contact_count = 0, limit_count = 0;
   int* kept_contact_count;  // of the last evaluation, for Kernels::contacts
 
-  Scratch(const Model& m, void* memory) : model(m), k(constants<T>(m)) {
+  SDPG_FN Scratch(const Model& m, void* memory) : model(m), k(constants<T>(m)) {
     bytes_ = static_cast<unsigned char*>(memory);
     const unsigned nb = static_cast<unsigned>(m.nbody), nv = static_cast<unsigned>(m.nv);
     const unsigned ng = static_cast<unsigned>(m.ngeom), tri = nv * (nv + 1) / 2;
@@ -104,12 +106,12 @@ struct Scratch {
     cut(limits, static_cast<unsigned>(m.max_limits));
     cut(jacobian, static_cast<unsigned>(m.max_contacts) * 3u * static_cast<unsigned>(m.max_chain));
   }
-  std::size_t bytes() const { return used_; }
-  P* rows(int contact) const { return jacobian + contact * 3 * model.max_chain; }
+  SDPG_FN std::size_t bytes() const { return used_; }
+  SDPG_FN P* rows(int contact) const { return jacobian + contact * 3 * model.max_chain; }
 
  private:
   template <class X>
-  void cut(X*& pointer, std::size_t count) {
+  SDPG_FN void cut(X*& pointer, std::size_t count) {
     static_assert(alignof(X) <= 64);
     pointer = reinterpret_cast<X*>(bytes_ + used_);
     used_ += (count * sizeof(X) + 63) / 64 * 64;

@@ -14,6 +14,8 @@
 
 #include <cstdint>
 
+#include "core/fn.h"
+
 #if defined(__x86_64__) && !defined(__CUDACC__)
 #include <immintrin.h>
 #endif
@@ -23,14 +25,6 @@
 #endif
 #define SDPG_ISA_BEGIN inline namespace SDPG_ISA {
 #define SDPG_ISA_END }
-// SDPG_INLINE: a leaf, part of its caller. SDPG_FN: any other function of the pipeline.
-#if defined(__CUDACC__)
-#define SDPG_INLINE __host__ __device__ __forceinline__
-#define SDPG_FN __host__ __device__ inline
-#else
-#define SDPG_INLINE inline __attribute__((always_inline))
-#define SDPG_FN inline
-#endif
 
 namespace sdpg::core {
 SDPG_ISA_BEGIN

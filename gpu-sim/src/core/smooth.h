@@ -10,8 +10,8 @@ SDPG_ISA_BEGIN
 
 // Forces of inertia and gravity at zero joint acceleration; leaves them, negated, in
 // passive_and_applied. Reads the bodies' own inertias, so it runs before crb().
-template <class P>
-void bias_forces(Scratch<P>& s) {
+template <class P, class Team>
+SDPG_FN void bias_forces(Scratch<P, Team>& s) {
   using T = typename P::Scalar;
   const Model& m = s.model;
   for (int i = 0; i < 6; ++i) {
@@ -58,8 +58,8 @@ void bias_forces(Scratch<P>& s) {
 }
 
 // Springs and dampers of the joints.
-template <class P>
-void passive_forces(Scratch<P>& s) {
+template <class P, class Team>
+SDPG_FN void passive_forces(Scratch<P, Team>& s) {
   const Model& m = s.model;
   for (int d = 0; d < m.nv; ++d)
     s.passive_and_applied[d] -= s.qvel[d] * constant<P>(s.k.damping, d);
@@ -78,8 +78,8 @@ SDPG_INLINE P clamp(P x, P low, P high) {
   return select(x > high, high, x);
 }
 
-template <class P>
-void actuator_forces(Scratch<P>& s) {
+template <class P, class Team>
+SDPG_FN void actuator_forces(Scratch<P, Team>& s) {
   const Model& m = s.model;
   for (int a = 0; a < m.nu; ++a) {
     const int j = m.act_jnt[a], dof = m.jnt_dofadr[j];
@@ -102,8 +102,8 @@ void actuator_forces(Scratch<P>& s) {
 }
 
 // qacc_smooth, from the factored mass matrix.
-template <class P>
-void smooth_acceleration(Scratch<P>& s) {
+template <class P, class Team>
+SDPG_FN void smooth_acceleration(Scratch<P, Team>& s) {
   for (int j = 0; j < s.model.nv; ++j) s.smooth[j] = s.passive_and_applied[j];
   solve_factored(s.model.mass, s.model.nv, s.mass_factor, s.smooth);
 }

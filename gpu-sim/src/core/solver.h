@@ -42,8 +42,8 @@ struct StartCost {
 
 // Residuals at qacc_smooth and, into `residual`, at the warm start, with the cost of each; also the
 // lanes that have any row at all.
-template <class P>
-StartCost<P> start_residuals(Scratch<P>& s, std::uint32_t* constrained) {
+template <class P, class Team>
+SDPG_FN StartCost<P> start_residuals(Scratch<P, Team>& s, std::uint32_t* constrained) {
   using T = typename P::Scalar;
   const Model& m = s.model;
   P smooth = P(T(0)), warm = P(T(0));
@@ -86,8 +86,8 @@ StartCost<P> start_residuals(Scratch<P>& s, std::uint32_t* constrained) {
 // Forces and curvature of every row at the present residuals, qfrc_constraint and the gradient of
 // the cost. Returns the lanes whose set of pushing rows is not the recorded one, and records the
 // new one.
-template <class P>
-std::uint32_t update_forces(Scratch<P>& s) {
+template <class P, class Team>
+SDPG_FN std::uint32_t update_forces(Scratch<P, Team>& s) {
   using T = typename P::Scalar;
   const Model& m = s.model;
   std::uint32_t changed = 0;
@@ -146,8 +146,8 @@ std::uint32_t update_forces(Scratch<P>& s) {
 }
 
 // H = M + J' C J, factored.
-template <class P>
-void factor_hessian(Scratch<P>& s) {
+template <class P, class Team>
+SDPG_FN void factor_hessian(Scratch<P, Team>& s) {
   using T = typename P::Scalar;
   const Model& m = s.model;
   for (int i = 0; i < m.nv; ++i) {
@@ -197,8 +197,9 @@ struct Slope {
 
 // At `step` along the search; records the pushing rows there and returns the lanes in which they
 // differ from those recorded before.
-template <class P>
-Slope<P> slope_at(Scratch<P>& s, const Slope<P>& smooth_part, P step, std::uint32_t* changed) {
+template <class P, class Team>
+SDPG_FN Slope<P> slope_at(Scratch<P, Team>& s, const Slope<P>& smooth_part, P step,
+                          std::uint32_t* changed) {
   using T = typename P::Scalar;
   P first = smooth_part.first + step * smooth_part.second, second = smooth_part.second;
   std::uint32_t differ = 0;
@@ -238,8 +239,8 @@ Slope<P> slope_at(Scratch<P>& s, const Slope<P>& smooth_part, P step, std::uint3
 // piecewise linear and increasing: Newton's method inside a bracket ends once two steps meet the
 // same pushing rows. `unchanged` receives the lanes in which the full step meets the rows of the
 // start.
-template <class P>
-P line_search(Scratch<P>& s, std::uint32_t active, std::uint32_t* unchanged) {
+template <class P, class Team>
+SDPG_FN P line_search(Scratch<P, Team>& s, std::uint32_t active, std::uint32_t* unchanged) {
   using T = typename P::Scalar;
   const Model& m = s.model;
   const P zero = P(T(0));
@@ -277,8 +278,8 @@ P line_search(Scratch<P>& s, std::uint32_t active, std::uint32_t* unchanged) {
 }
 
 // Leaves qacc and qfrc_constraint; returns the lanes that ran out of iterations.
-template <class P>
-std::uint32_t solve(Scratch<P>& s) {
+template <class P, class Team>
+SDPG_FN std::uint32_t solve(Scratch<P, Team>& s) {
   using T = typename P::Scalar;
   const Model& m = s.model;
   const int nv = m.nv;

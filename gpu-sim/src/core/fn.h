@@ -1,0 +1,11 @@
+// How a function of the pipeline is declared, on a CPU and under nvcc.
+// SDPG_INLINE: a leaf, part of its caller. SDPG_FN: any other.
+#pragma once
+
+#if defined(__CUDACC__)
+#define SDPG_INLINE __host__ __device__ __forceinline__
+#define SDPG_FN __host__ __device__ inline
+#else
+#define SDPG_INLINE inline __attribute__((always_inline))
+#define SDPG_FN inline
+#endif
