@@ -158,40 +158,28 @@ describe("compileModel()", () => {
       /equality 'lock': /,
     ],
     [
-      "a free joint",
-      body('<freejoint name="loose"/>'),
-      /model\.xml:3: unsupported: joint 'loose': free joints/,
-    ],
-    ["a ball joint", body('<joint name="loose" type="ball"/>'), /joint 'loose': ball joints/],
-    ["friction loss", body('<joint name="dry" frictionloss="1"/>'), /joint 'dry': frictionloss/],
-    [
-      "a force range of a joint",
-      body('<joint name="weak" actuatorfrcrange="-1 1"/>'),
-      /joint 'weak': actuatorfrcrange/,
+      "polynomial damping",
+      body('<joint name="thick" damping="1 2"/>'),
+      /model\.xml:3: unsupported: joint 'thick': polynomial damping/,
     ],
     [
-      "a colliding box",
-      body(hinge, 'type="box" size="1 1 1"').replace('size="1" ', ""),
-      /geom 'shape': box geoms/,
+      "a colliding mesh",
+      `<asset><mesh name="stone" vertex="0 0 0 1 0 0 0 1 0 0 0 1"/></asset>${
+        body(hinge, 'type="mesh" mesh="stone"').replace('size="1" ', "")
+      }`,
+      /geom 'shape': mesh geoms/,
     ],
-    ["condim 4", body(hinge, 'condim="4"'), /geom 'shape': condim 4/],
     [
       "RK4",
       `<option integrator="RK4"/>${body(hinge)}`,
       /model\.xml:1: unsupported: option 'integrator': integrator RK4/,
     ],
-    ["an elliptic cone", `<option cone="elliptic"/>${body(hinge)}`, /option 'cone': elliptic/],
     ["the CG solver", `<option solver="CG"/>${body(hinge)}`, /option 'solver': solver CG/],
     ["air", `<option density="1.2"/>${body(hinge)}`, /option 'density': /],
     [
-      "a disabled feature",
-      `<option><flag contact="disable"/></option>${body(hinge)}`,
-      /option 'flag': contact disabled/,
-    ],
-    [
-      "gravity compensation",
-      body(hinge).replace('name="box"', 'name="box" gravcomp="1"'),
-      /body 'box': gravity comp/,
+      "a disabled convex collider",
+      `<option><flag multiccd="disable"/></option>${body(hinge)}`,
+      /option 'flag': multiccd disabled/,
     ],
     ["mocap", '<worldbody><body name="hand" mocap="true"/></worldbody>', /body 'hand': mocap/],
     [
@@ -201,15 +189,13 @@ describe("compileModel()", () => {
     ],
     [
       "a sensor",
-      `${body(hinge)}<sensor><jointpos name="angle" joint="turn"/></sensor>`,
-      /sensor 'angle': /,
+      `${body(hinge)}<sensor><clock name="time"/></sensor>`,
+      /sensor 'time': clock sensors are not evaluated/,
     ],
     [
-      "a contact pair",
-      `${
-        body(hinge)
-      }<worldbody><geom name="other" size="1" pos="3 0 0"/></worldbody><contact><pair name="two" geom1="shape" geom2="other"/></contact>`,
-      /pair 'two': /,
+      "an element without a name",
+      `${body(hinge)}<sensor><clock/></sensor>`,
+      /sensor '#0': /,
     ],
     [
       "a spot light",
@@ -229,6 +215,75 @@ describe("compileModel()", () => {
     expect(error).toBeInstanceOf(ModelError);
     expect(error.message).toMatch(message);
     expect(error.refusals.length).toBeGreaterThan(0);
+  });
+
+  test("copies what actuators, joints, pairs, height fields and keyframes add", async () => {
+    const model = await compileModel(written(`<mujoco>
+      <option integrator="implicitfast" cone="elliptic" impratio="3"/>
+      <asset><hfield name="hills" nrow="2" ncol="3" size="4 5 .3 .1" elevation="0 1 2 3 4 5"/></asset>
+      <worldbody>
+        <geom name="floor" type="hfield" hfield="hills"/>
+        <body name="a" gravcomp="0.5"><freejoint/><geom name="ball" size=".1" condim="6"/>
+          <site name="s" size="0.2"/>
+          <body name="b">
+            <joint name="x" actuatorgravcomp="true" actuatorfrcrange="-1 2" frictionloss="3"/>
+            <joint name="y" axis="1 0 0" actuatorfrclimited="false" actuatorfrcrange="-1 2"/>
+            <geom name="brick" type="box" size=".1 .2 .3"/>
+          </body>
+        </body>
+      </worldbody>
+      <contact><pair name="both" geom1="floor" geom2="brick" condim="4" friction="1 2 .3 .4 .5"
+        solreffriction=".1 1" margin=".02" gap=".01"/></contact>
+      <actuator>
+        <general name="slow" joint="x" dyntype="filterexact" dynprm=".2" gaintype="affine"
+          gainprm="1 2 3" actearly="true" actlimited="true" actrange="-2 3"/>
+        <motor name="direct" joint="y"/>
+      </actuator>
+      <sensor><touch name="felt" site="s"/></sensor>
+      <keyframe><key name="up" qpos="1 2 3 1 0 0 0 .5 .6" act="7" ctrl="8 9"/></keyframe>
+    </mujoco>`));
+    expect(model.option).toMatchObject({ integrator: 3, cone: 1, impratio: 3 });
+    expect(model.bodies!.gravcomp).toEqual([0, 0.5, 0]);
+    expect(model.joints).toMatchObject({
+      name: ["", "x", "y"],
+      type: [0, 3, 3],
+      qposadr: [0, 7, 8],
+      dofadr: [0, 6, 7],
+      actgravcomp: [0, 1, 0],
+      actfrclimited: [0, 1, 0],
+      actfrcrange: [0, 0, -1, 2, -1, 2],
+    });
+    expect(model.dofs!.frictionloss).toEqual([0, 0, 0, 0, 0, 0, 3, 0]);
+    expect(model.geoms!.dataid).toEqual([0, -1, -1]);
+    expect(model.hfields).toMatchObject([
+      { name: "hills", nrow: 2, ncol: 3, size: [4, 5, 0.3, 0.1] },
+    ]);
+    // MuJoCo keeps the first line of the file at the far end of y, scaled to 0 ... 1.
+    expect(model.hfields[0].data).toEqual(
+      [3, 4, 5, 0, 1, 2].map((height) => expect.closeTo(height / 5, 6)),
+    );
+    expect(model.pairs).toMatchObject({
+      name: ["both"],
+      geom1: [0],
+      geom2: [2],
+      dim: [4],
+      friction: [1, 2, 0.3, 0.4, 0.5],
+      solreffriction: [0.1, 1],
+      margin: [0.02],
+      gap: [0.01],
+    });
+    expect(model.actuators).toMatchObject({
+      actadr: [0, -1],
+      actnum: [1, 0],
+      actlimited: [1, 0],
+      actrange: [-2, 3, 0, 0],
+      actearly: [1, 0],
+    });
+    expect(model.sites).toMatchObject({ type: [2], size: [0.2, 0.005, 0.005] });
+    expect(model.sensors).toMatchObject({ name: ["felt"], type: [0], objid: [0], dim: [1] });
+    expect(model.keyframes).toMatchObject([
+      { name: "up", qpos: [1, 2, 3, 1, 0, 0, 0, 0.5, 0.6], act: [7], ctrl: [8, 9] },
+    ]);
   });
 
   test("accepts the same model without the unsupported feature", async () => {

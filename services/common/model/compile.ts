@@ -5,7 +5,7 @@ import { readdir, readFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { type MaterialSchema, type Model, ModelSchema } from "@proto/sdpg/model/v1/model_pb.ts";
-import { type MjModel, type Mujoco, mujoco } from "./mujoco.ts";
+import { type MjModel, type Mujoco, mujoco, objectName } from "./mujoco.ts";
 import { type Refusal, unsupportedFeatures } from "./unsupported.ts";
 
 /** An MJCF file that does not parse, does not compile, or uses what the core does not have. */
@@ -24,7 +24,8 @@ export class ModelError extends Error {
 export async function compileModel(mjcfPath: string): Promise<Model> {
   const loaded = await loadMjcf(mjcfPath);
   try {
-    return toMessage(loaded.mujoco, loaded.model, mjcfPath);
+    const flags = await readSpec(loaded.mujoco, mjcfPath);
+    return toMessage(loaded.mujoco, loaded.model, flags, mjcfPath);
   } finally {
     loaded.model.delete();
   }
@@ -34,10 +35,9 @@ export async function compileModel(mjcfPath: string): Promise<Model> {
 export async function loadMjcf(mjcfPath: string): Promise<{ mujoco: Mujoco; model: MjModel }> {
   const mj = await mujoco();
   const files = await readFolder(mjcfPath);
-  const vfs = new mj.MjVFS();
+  const vfs = fileSystem(mj, files);
   let model: MjModel;
   try {
-    for (const [name, text] of files) vfs.addBuffer(name, new TextEncoder().encode(text));
     model = mj.MjModel.from_xml_path(basename(mjcfPath), vfs);
   } catch (error) {
     throw new ModelError(
@@ -60,6 +60,55 @@ export async function loadMjcf(mjcfPath: string): Promise<{ mujoco: Mujoco; mode
   return { mujoco: mj, model };
 }
 
+/** Flags that these bindings show in the parsed file only, not in the compiled model; by id. */
+interface SpecFlags {
+  joints: { actgravcomp: boolean; actfrclimited: boolean }[];
+  actuators: { actearly: boolean }[];
+}
+
+async function readSpec(mj: Mujoco, mjcfPath: string): Promise<SpecFlags> {
+  const files = await readFolder(mjcfPath);
+  const vfs = fileSystem(mj, files);
+  const spec = mj.parseXMLString(files.get(basename(mjcfPath))!, vfs);
+  try {
+    // Ids exist after compiling.
+    mj.mj_compile(spec, vfs).delete();
+    const flags: SpecFlags = { joints: [], actuators: [] };
+    for (
+      let at = mj.mjs_firstElement(spec, mj.mjtObj.mjOBJ_JOINT);
+      at;
+      at = mj.mjs_nextElement(spec, at)
+    ) {
+      const joint = mj.mjs_asJoint(at)!;
+      const range = joint.actfrcrange as Float64Array;
+      // 0, 1 or 2: automatic, limited when there is a range.
+      const choice = joint.actfrclimited.value;
+      flags.joints[mj.mjs_getId(at)] = {
+        actgravcomp: joint.actgravcomp,
+        actfrclimited: choice === 1 || (choice === 2 && (range[0] !== 0 || range[1] !== 0)),
+      };
+    }
+    for (
+      let at = mj.mjs_firstElement(spec, mj.mjtObj.mjOBJ_ACTUATOR);
+      at;
+      at = mj.mjs_nextElement(spec, at)
+    ) {
+      flags.actuators[mj.mjs_getId(at)] = { actearly: mj.mjs_asActuator(at)!.actearly };
+    }
+    return flags;
+  } finally {
+    spec.delete();
+    vfs.delete();
+  }
+}
+
+/** MuJoCo's view of the model's folder; the caller deletes it. */
+function fileSystem(mj: Mujoco, files: Map<string, string>) {
+  const vfs = new mj.MjVFS();
+  for (const [name, text] of files) vfs.addBuffer(name, new TextEncoder().encode(text));
+  return vfs;
+}
+
 /** Sets `contentHash` to the SHA-256 of the message serialised with the field empty. */
 export function sealModel(model: Model): Model {
   model.contentHash = "";
@@ -68,10 +117,10 @@ export function sealModel(model: Model): Model {
 }
 
 /** Copies MuJoCo's arrays into the message. They are views of its heap, hence the copies. */
-function toMessage(mj: Mujoco, m: MjModel, path: string): Model {
+function toMessage(mj: Mujoco, m: MjModel, spec: SpecFlags, path: string): Model {
   const type = mj.mjtObj;
   const names = (kind: { value: number }, count: number) =>
-    each(count, (i) => mj.mj_id2name(m, kind.value, i) ?? "");
+    each(count, (i) => objectName(mj, m, kind.value, i));
   // Arrays of booleans cannot be read as a whole through these bindings, only one by one.
   const flag = (value: boolean) => value ? 1 : 0;
 
@@ -127,6 +176,9 @@ function toMessage(mj: Mujoco, m: MjModel, path: string): Model {
       solref: list(m.jnt_solref),
       solimp: list(m.jnt_solimp),
       stiffness: list(m.jnt_stiffness),
+      actgravcomp: spec.joints.map((joint) => flag(joint.actgravcomp)),
+      actfrclimited: spec.joints.map((joint) => flag(joint.actfrclimited)),
+      actfrcrange: list(m.jnt_actfrcrange),
     },
     dofs: {
       bodyid: list(m.dof_bodyid),
@@ -159,6 +211,7 @@ function toMessage(mj: Mujoco, m: MjModel, path: string): Model {
       rgba: list(m.geom_rgba),
       matid: list(m.geom_matid),
       group: list(m.geom_group),
+      dataid: list(m.geom_dataid),
     },
     actuators: {
       name: names(type.mjOBJ_ACTUATOR, m.nactuator),
@@ -176,18 +229,25 @@ function toMessage(mj: Mujoco, m: MjModel, path: string): Model {
       dynprm: list(m.actuator_dynprm),
       gainprm: list(m.actuator_gainprm),
       biasprm: list(m.actuator_biasprm),
+      actadr: list(m.actuator_actadr),
+      actnum: list(m.actuator_actnum),
+      actlimited: each(m.nactuator, (i) => flag(m.actuator(i).actlimited)),
+      actrange: list(m.actuator_actrange),
+      actearly: spec.actuators.map((actuator) => flag(actuator.actearly)),
     },
     sites: {
       name: names(type.mjOBJ_SITE, m.nsite),
       bodyid: list(m.site_bodyid),
       pos: list(m.site_pos),
       quat: list(m.site_quat),
+      type: list(m.site_type),
+      size: list(m.site_size),
     },
     qpos0: list(m.qpos0),
     qposSpring: list(m.qpos_spring),
     excludeSignature: list(m.exclude_signature),
     cameras: each(m.ncam, (i) => ({
-      name: mj.mj_id2name(m, type.mjOBJ_CAMERA.value, i) ?? "",
+      name: objectName(mj, m, type.mjOBJ_CAMERA.value, i),
       mode: m.cam_mode[i],
       bodyid: m.cam_bodyid[i],
       targetbodyid: m.cam_targetbodyid[i],
@@ -198,7 +258,7 @@ function toMessage(mj: Mujoco, m: MjModel, path: string): Model {
       fovy: m.cam_fovy[i],
     })),
     lights: each(m.nlight, (i) => i).filter((i) => m.light(i).active).map((i) => ({
-      name: mj.mj_id2name(m, type.mjOBJ_LIGHT.value, i) ?? "",
+      name: objectName(mj, m, type.mjOBJ_LIGHT.value, i),
       mode: m.light_mode[i],
       bodyid: m.light_bodyid[i],
       directional: true,
@@ -213,6 +273,48 @@ function toMessage(mj: Mujoco, m: MjModel, path: string): Model {
     statMeaninertia: m.stat.meaninertia,
     statExtent: m.stat.extent,
     totalMass: mj.mj_getTotalmass(m),
+    keyframes: each(m.nkey, (i) => ({
+      name: objectName(mj, m, type.mjOBJ_KEY.value, i),
+      time: m.key_time[i],
+      qpos: row(m.key_qpos, i, m.nq),
+      qvel: row(m.key_qvel, i, m.nv),
+      act: row(m.key_act, i, m.na),
+      ctrl: row(m.key_ctrl, i, m.nu),
+    })),
+    pairs: {
+      name: names(type.mjOBJ_PAIR, m.npair),
+      geom1: list(m.pair_geom1),
+      geom2: list(m.pair_geom2),
+      dim: list(m.pair_dim),
+      friction: list(m.pair_friction),
+      solref: list(m.pair_solref),
+      solreffriction: list(m.pair_solreffriction),
+      solimp: list(m.pair_solimp),
+      margin: list(m.pair_margin),
+      gap: list(m.pair_gap),
+    },
+    hfields: each(m.nhfield, (i) => {
+      const start = Number(m.hfield_adr[i]);
+      const [nrow, ncol] = [m.hfield_nrow[i], m.hfield_ncol[i]];
+      return {
+        name: objectName(mj, m, type.mjOBJ_HFIELD.value, i),
+        nrow,
+        ncol,
+        size: row(m.hfield_size, i, 4),
+        data: list(m.hfield_data.subarray(start, start + nrow * ncol)),
+      };
+    }),
+    sensors: {
+      name: names(type.mjOBJ_SENSOR, m.nsensor),
+      type: list(m.sensor_type),
+      objtype: list(m.sensor_objtype),
+      objid: list(m.sensor_objid),
+      reftype: list(m.sensor_reftype),
+      refid: list(m.sensor_refid),
+      dim: list(m.sensor_dim),
+      adr: list(m.sensor_adr),
+      cutoff: list(m.sensor_cutoff),
+    },
   }));
 }
 
@@ -226,7 +328,7 @@ function material(
   i: number,
   path: string,
 ): MessageInitShape<typeof MaterialSchema> {
-  const name = mj.mj_id2name(m, mj.mjtObj.mjOBJ_MATERIAL.value, i) ?? "";
+  const name = objectName(mj, m, mj.mjtObj.mjOBJ_MATERIAL.value, i);
   const rgba = row(m.mat_rgba, i, 4);
   const common = { name, reflectance: m.mat_reflectance[i] };
   const roles = m.mat_texid.length / m.nmat;

@@ -5,6 +5,7 @@
 import load, { type MainModule } from "@mujoco/mujoco";
 
 export type Mujoco = MainModule;
+import type { MjModel } from "@mujoco/mujoco";
 export type { MjData, MjModel } from "@mujoco/mujoco";
 
 let module: Promise<Mujoco> | undefined;
@@ -16,4 +17,13 @@ export function mujoco(): Promise<Mujoco> {
     print: (line: string) => console.error(line),
     printErr: (line: string) => console.error(line),
   });
+}
+
+/**
+ * Name of an object (`type`: a value of mjtObj), "" when it has none. Where there is no name the
+ * bindings turn MuJoCo's null pointer into whatever text stands at address 0, so we ask back.
+ */
+export function objectName(mj: Mujoco, model: MjModel, type: number, id: number): string {
+  const name = mj.mj_id2name(model, type, id) ?? "";
+  return name !== "" && mj.mj_name2id(model, type, name) === id ? name : "";
 }

@@ -1,7 +1,7 @@
 // The features of MJCF that the simulation core does not have yet, in one table. A model
 // that uses one is refused by the name of the element, never simulated without it. The core
 // checks the compiled message again (gpu-sim/src/core), since it may come from anywhere.
-import type { MjModel, Mujoco } from "./mujoco.ts";
+import { type MjModel, type Mujoco, objectName } from "./mujoco.ts";
 
 /** One reason why a model is refused. */
 export interface Refusal {
@@ -33,7 +33,6 @@ const geomTypes = [
   "mesh",
   "sdf",
 ];
-const jointTypes = ["free", "ball", "slide", "hinge"];
 const transmissions = [
   "joint",
   "jointinparent",
@@ -45,6 +44,26 @@ const transmissions = [
 ];
 const dynamics = ["none", "integrator", "filter", "filterexact", "muscle", "dcmotor", "user"];
 const gains = ["fixed", "affine", "muscle", "dcmotor", "user"];
+/** Sensors whose readings tasks can use: names of mjtSensor without the prefix. */
+const sensors = [
+  "TOUCH",
+  "ACCELEROMETER",
+  "VELOCIMETER",
+  "GYRO",
+  "JOINTPOS",
+  "JOINTVEL",
+  "BALLQUAT",
+  "BALLANGVEL",
+  "FRAMEPOS",
+  "FRAMEQUAT",
+  "FRAMEXAXIS",
+  "FRAMEYAXIS",
+  "FRAMEZAXIS",
+  "FRAMELINVEL",
+  "FRAMEANGVEL",
+  "FRAMELINACC",
+  "CONTACT",
+] as const;
 const biases = ["none", "affine", "muscle", "dcmotor", "user"];
 
 const RULES: Rule[] = [
@@ -54,22 +73,9 @@ const RULES: Rule[] = [
       ["tendon", m.ntendon, "tendons are not simulated", mj.mjtObj.mjOBJ_TENDON.value],
       ["equality", m.neq, "equality constraints are not simulated", mj.mjtObj.mjOBJ_EQUALITY.value],
       ["mesh", m.nmesh, "meshes are neither collided nor rendered", mj.mjtObj.mjOBJ_MESH.value],
-      [
-        "hfield",
-        m.nhfield,
-        "height fields are neither collided nor rendered",
-        mj.mjtObj.mjOBJ_HFIELD.value,
-      ],
       ["flex", m.nflex, "deformable bodies are not simulated", mj.mjtObj.mjOBJ_FLEX.value],
       ["skin", m.nskin, "skins are not rendered", mj.mjtObj.mjOBJ_SKIN.value],
       ["plugin", m.nplugin, "engine plugins are not loaded", mj.mjtObj.mjOBJ_PLUGIN.value],
-      ["sensor", m.nsensor, "sensors are not evaluated", mj.mjtObj.mjOBJ_SENSOR.value],
-      [
-        "pair",
-        m.npair,
-        "explicit contact pairs are not collided; use contype and conaffinity",
-        mj.mjtObj.mjOBJ_PAIR.value,
-      ],
     ] as [string, number, string, number][])
       .flatMap(([element, count, reason, type]) =>
         range(count).map((i) => ({ element, name: nameOf(mj, m, type, i), reason }))
@@ -80,14 +86,17 @@ const RULES: Rule[] = [
     const o = m.opt;
     const option = (unsupported: boolean, name: string, reason: string): Refusal[] =>
       unsupported ? [{ element: "option", name, reason }] : [];
+    // How convex shapes are collided is not for choice; every other flag is honoured.
+    const fixedFlags = mj.mjtDisableBit.mjDSBL_NATIVECCD.value |
+      mj.mjtDisableBit.mjDSBL_MULTICCD.value;
     const wind = Array.from(o.wind as Float64Array);
     return [
       option(
-        o.integrator !== 0,
+        o.integrator !== 0 && o.integrator !== 3,
         "integrator",
-        `integrator ${integrators[o.integrator] ?? o.integrator} is not implemented, use Euler`,
+        `integrator ${integrators[o.integrator] ?? o.integrator} is not implemented, use Euler ` +
+          `or implicitfast`,
       ),
-      option(o.cone !== 0, "cone", "elliptic friction cones are not implemented, use pyramidal"),
       option(
         o.solver !== 2,
         "solver",
@@ -108,9 +117,9 @@ const RULES: Rule[] = [
       option(o.disableactuator !== 0, "actuatorgroupdisable", "actuator groups cannot be disabled"),
       option(o.enableflags !== 0, "flag", `${flagNames(mj.mjtEnableBit, o.enableflags)} enabled`),
       option(
-        o.disableflags !== 0,
+        (o.disableflags & fixedFlags) !== 0,
         "flag",
-        `${flagNames(mj.mjtDisableBit, o.disableflags)} disabled`,
+        `${flagNames(mj.mjtDisableBit, o.disableflags & fixedFlags)} disabled`,
       ),
     ].flat();
   },
@@ -121,7 +130,6 @@ const RULES: Rule[] = [
       const refuse = refusals("body", nameOf(mj, m, mj.mjtObj.mjOBJ_BODY.value, i));
       return [
         ...refuse(m.body_mocapid[i] >= 0, "mocap bodies are not simulated"),
-        ...refuse(m.body_gravcomp[i] !== 0, "gravity compensation is not implemented"),
       ];
     }),
 
@@ -129,14 +137,13 @@ const RULES: Rule[] = [
   (m, mj) =>
     range(m.njnt).flatMap((i) => {
       const refuse = refusals("joint", nameOf(mj, m, mj.mjtObj.mjOBJ_JOINT.value, i));
-      const type = m.jnt_type[i];
-      const dof = m.jnt_dofadr[i];
+      const dofs = range([6, 3, 1, 1][m.jnt_type[i]]).map((k) => m.jnt_dofadr[i] + k);
       return [
-        ...refuse(type < 2, `${jointTypes[type]} joints are not implemented, use slide and hinge`),
-        ...refuse(m.dof_frictionloss[dof] !== 0, "frictionloss is not implemented"),
-        ...refuse(anyIn(m.dof_dampingpoly, i, m.njnt), "polynomial damping is not implemented"),
+        ...refuse(
+          dofs.some((dof) => anyIn(m.dof_dampingpoly, dof, m.nv)),
+          "polynomial damping is not implemented",
+        ),
         ...refuse(anyIn(m.jnt_stiffnesspoly, i, m.njnt), "polynomial stiffness is not implemented"),
-        ...refuse(anyIn(m.jnt_actfrcrange, i, m.njnt), "actuatorfrcrange is not implemented"),
       ];
     }),
 
@@ -146,16 +153,11 @@ const RULES: Rule[] = [
       const refuse = refusals("geom", nameOf(mj, m, mj.mjtObj.mjOBJ_GEOM.value, i));
       const type = m.geom_type[i];
       const collides = m.geom_contype[i] !== 0 || m.geom_conaffinity[i] !== 0;
-      const condim = m.geom_condim[i];
       return [
         ...refuse(
-          collides && type !== 0 && type !== 2 && type !== 3,
-          `${geomTypes[type] ?? `type ${type}`} geoms are not collided, use plane, sphere or ` +
-            `capsule (or contype="0" conaffinity="0")`,
-        ),
-        ...refuse(
-          collides && condim !== 1 && condim !== 3,
-          `condim ${condim} is not implemented, use 1 or 3`,
+          collides && type > 6,
+          `${geomTypes[type] ?? `type ${type}`} geoms are not collided, use a primitive or a ` +
+            `height field (or contype="0" conaffinity="0")`,
         ),
         ...refuse(
           m.flg_adhesion && anyIn(m.geom_adhesion, i, m.ngeom),
@@ -167,6 +169,34 @@ const RULES: Rule[] = [
         ),
       ];
     }),
+
+  // Explicit contact pairs.
+  (m, mj) =>
+    range(m.npair).flatMap((i) =>
+      refusals("pair", nameOf(mj, m, mj.mjtObj.mjOBJ_PAIR.value, i))(
+        m.flg_adhesion && anyIn(m.pair_adhesion, i, m.npair),
+        "adhesion is not implemented",
+      )
+    ),
+
+  // Sensors. Tasks read what the accepted ones measure from sources of the same names.
+  (m, mj) => {
+    const kinds = new Set(sensors.map((kind) => mj.mjtSensor[`mjSENS_${kind}`].value));
+    const label = (type: number) =>
+      Object.entries(mj.mjtSensor).find(([, kind]) => kind?.value === type)?.[0]
+        .replace("mjSENS_", "").toLowerCase() ?? `type ${type}`;
+    return range(m.nsensor).flatMap((i) => {
+      const refuse = refusals("sensor", nameOf(mj, m, mj.mjtObj.mjOBJ_SENSOR.value, i));
+      return [
+        ...refuse(
+          !kinds.has(m.sensor_type[i]),
+          `${label(m.sensor_type[i])} sensors are not evaluated`,
+        ),
+        ...refuse(m.sensor_delay[i] !== 0, "sensor delay is not implemented"),
+        ...refuse(anyIn(m.sensor_interval, i, m.nsensor), "sensor intervals are not implemented"),
+      ];
+    });
+  },
 
   // Actuators.
   (m, mj) =>
@@ -180,18 +210,20 @@ const RULES: Rule[] = [
             `drive a joint`,
         ),
         ...refuse(
-          m.actuator_dyntype[i] !== 0,
-          `dyntype ${name(dynamics, m.actuator_dyntype[i])} is not implemented, use none`,
+          m.actuator_dyntype[i] > 3,
+          `dyntype ${name(dynamics, m.actuator_dyntype[i])} is not implemented, use none, ` +
+            `integrator, filter or filterexact`,
         ),
         ...refuse(
-          m.actuator_gaintype[i] !== 0,
-          `gaintype ${name(gains, m.actuator_gaintype[i])} is not implemented, use fixed`,
+          m.actuator_gaintype[i] > 1,
+          `gaintype ${name(gains, m.actuator_gaintype[i])} is not implemented, use fixed or affine`,
         ),
         ...refuse(
           m.actuator_biastype[i] > 1,
           `biastype ${name(biases, m.actuator_biastype[i])} is not implemented, use none or affine`,
         ),
         ...refuse(m.actuator_ctrlnum[i] !== 1, "actuators with several controls are not simulated"),
+        ...refuse(m.actuator_actnum[i] > 1, "several activations of one actuator"),
         ...refuse(m.actuator_delay[i] !== 0, "actuator delay is not implemented"),
         ...refuse(
           anyIn(m.actuator_armature, i, m.nactuator),
@@ -241,7 +273,7 @@ function range(count: number): number[] {
 
 /** Name of an object, or "#3" for the fourth one when it has none. */
 function nameOf(mj: Mujoco, model: MjModel, type: number, index: number): string {
-  return mj.mj_id2name(model, type, index) || `#${index}`;
+  return objectName(mj, model, type, index) || `#${index}`;
 }
 
 /** Whether row `index` of an array of `rows` rows has a value other than 0. */
