@@ -17,7 +17,7 @@ function fail(line: string, code: number): never {
 }
 
 let name: string, out: string | undefined, taskOut: string | undefined;
-const options: Record<string, number> = {};
+const options: Record<string, string> = {};
 try {
   const { values, positionals } = parseArgs({
     args: Deno.args,
@@ -27,7 +27,7 @@ try {
   name = positionals[0] ?? fail(USAGE, 2);
   for (const override of positionals.slice(1)) {
     const [, key, value] = /^([^=]+)=(.+)$/.exec(override) ?? fail(USAGE, 2);
-    options[key] = Number(value);
+    options[key] = value;
   }
   out = values.out;
   taskOut = values.task;

@@ -20,7 +20,7 @@ export interface Task {
   model: Model;
   program: TaskProgram;
   /** Every option of the task with the value it was compiled for. */
-  options: Record<string, number>;
+  options: Record<string, number | string>;
   /** Lengths of the action and of what the critic and the actor see. */
   actionSize: number;
   privilegedSize: number;
@@ -72,7 +72,7 @@ export async function taskOptions(name: string): Promise<Record<string, TaskOpti
  */
 export async function loadTask(
   name: string,
-  options: Record<string, number> = {},
+  options: Record<string, number | string> = {},
 ): Promise<Task> {
   const declared = await declaration(name);
   const chosen = chosenOptions(declared, options);

@@ -141,6 +141,241 @@ describe.each(cases)("$name", ({ name, n, actions, formula, observed, vObserved 
   });
 });
 
+// ---- the robots that are free in space ---------------------------------------------------------
+
+/** Column `j` of the rotation matrix of a unit quaternion (w, x, y, z). */
+function column(q: number[], j: number): number[] {
+  const [w, x, y, z] = q;
+  return [
+    [1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)],
+    [2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x)],
+    [2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)],
+  ][j];
+}
+
+const HUMANOID_ACTIONS = [
+  ...["abdomen_y", "abdomen_z", "abdomen_x"],
+  ...["right", "left"].flatMap((side) =>
+    ["hip_x", "hip_z", "hip_y", "knee", "ankle_x", "ankle_y"].map((joint) => `${side}_${joint}`)
+  ),
+  ...["right", "left"].flatMap((side) =>
+    ["shoulder1", "shoulder2", "elbow"].map((joint) => `${side}_${joint}`)
+  ),
+];
+/** N m at an action of 1, in the order of the actions. */
+const HUMANOID_TORQUES = [
+  ...[67.5, 67.5, 67.5],
+  ...[45, 45, 135, 90, 22.5, 22.5],
+  ...[45, 45, 135, 90, 22.5, 22.5],
+  ...[67.5, 67.5, 45],
+  ...[67.5, 67.5, 45],
+];
+
+function humanoidHeight(z: number): number {
+  const delta = Math.min(Math.max(z - 0.84, -1), 0.1);
+  return delta < 0 ? -200 * delta ** 2 : 10 * delta;
+}
+
+const free = [
+  {
+    name: "ant",
+    actions: 8,
+    target: 10_000,
+    joints: [1, 2, 3, 4].flatMap((leg) => [`hip_${leg}`, `ankle_${leg}`]),
+    start: [0, 0, 0.75, 1, 0, 0, 0, 0, 1, 0, -1, 0, -1, 0, 1],
+    torques: Array<number>(8).fill(200),
+    terms: (z: number, vx: number, up: number, heading: number, _u: number[]) => ({
+      forward: vx,
+      upright: 0.1 * up,
+      heading,
+      height: z - 0.27,
+    }),
+  },
+  {
+    name: "humanoid",
+    actions: 21,
+    target: 200,
+    joints: HUMANOID_ACTIONS,
+    start: [0, 0, 1.35, 1, 0, 0, 0, ...zeros(21)],
+    torques: HUMANOID_TORQUES,
+    terms: (z: number, vx: number, up: number, heading: number, u: number[]) => ({
+      height: humanoidHeight(z),
+      forward: vx,
+      upright: 0.1 * up,
+      heading,
+      control: -0.002 * sumOfSquares(u),
+    }),
+  },
+];
+
+describe.each(free)("$name", ({ name, actions, target, joints, start, torques, terms }) => {
+  /** A state at random: somewhere, turned anyhow. */
+  function randomState(task: Task, next: () => number) {
+    const turn = Array.from({ length: 4 }, () => 2 * next() - 1);
+    const length = Math.sqrt(sumOfSquares(turn));
+    const q = [
+      ...[20 * next(), 8 * next() - 4, 3 * next()],
+      ...turn.map((x) => x / length),
+      ...Array.from({ length: actions }, () => 2 * next() - 1),
+    ];
+    const v = Array.from({ length: 6 + actions }, () => 20 * next() - 10);
+    const u = Array.from({ length: actions }, () => 2 * next() - 1);
+    return environment(task, q, v, u);
+  }
+  /** Uprightness and heading of a state, from their definitions. */
+  function posture(state: Environment, variant: string) {
+    const turn = [...state.qpos.slice(3, 7)];
+    const away = [target - state.qpos[0], -state.qpos[1]];
+    const distance = Math.hypot(...away);
+    const x = column(turn, 0);
+    return {
+      up: variant === "published" ? column(turn, 1)[1] : column(turn, 2)[2],
+      heading: (x[0] * away[0] + x[1] * away[1]) / distance,
+    };
+  }
+
+  test.each(["corrected", "published"])(
+    `pays and shows what the table says, %s (seed ${SEED})`,
+    async (variant) => {
+      const task = await loadTask(name, { variant });
+      const { joints: modelJoints } = task.model;
+      const position = joints.map((joint) =>
+        modelJoints!.qposadr[modelJoints!.name.indexOf(joint)]
+      );
+      const velocity = joints.map((joint) => modelJoints!.dofadr[modelJoints!.name.indexOf(joint)]);
+      const interpreter = new Interpreter(task.program);
+      const next = generator(SEED);
+      let previous = zeros(actions);
+      for (let k = 0; k < 200; k++) {
+        const state = randomState(task, next);
+        const { up, heading } = posture(state, variant);
+        const z = state.qpos[2];
+
+        const seen = [...interpreter.observe(state).state];
+        const expectedSeen = [
+          z,
+          ...state.qpos.slice(3, 7),
+          ...state.qvel.slice(0, 6),
+          ...position.map((at) => state.qpos[at]),
+          ...velocity.map((at) => 0.1 * state.qvel[at]),
+          up,
+          heading,
+          ...previous.map((u, i) => variant === "published" ? torques[i] * u : u),
+        ];
+        expect(seen.length).toBe(expectedSeen.length);
+        for (const [i, value] of expectedSeen.entries()) {
+          expect(Math.abs(seen[i] - value), `value ${i}, state ${k}`)
+            .toBeLessThan(2e-6 * (1 + Math.abs(value)));
+        }
+
+        const { rewards } = interpreter.step(state);
+        const expected = terms(z, state.qvel[0], up, heading, [...state.action]);
+        expect(Object.keys(rewards)).toEqual(Object.keys(expected));
+        for (const [term, value] of Object.entries(expected)) {
+          expect(Math.abs(rewards[term] - value), `${term}, state ${k}`)
+            .toBeLessThan(1e-5 * (1 + Math.abs(value)));
+        }
+        previous = [...state.action];
+      }
+    },
+  );
+
+  test("has the published sizes", async () => {
+    const task = await loadTask(name);
+    const size = 1 + 4 + 6 + 2 * actions + 2 + actions;
+    expect([task.privilegedSize, task.actorSize, task.actionSize]).toEqual([size, size, actions]);
+    expect(size).toBe(name === "ant" ? 37 : 76);
+    expect([task.episodeLength, task.controlSeconds]).toEqual([1000, 0.01]);
+  });
+
+  test("knows upright from upside down, which the published term does not for pitch", async () => {
+    const level = [1, 0, 0, 0], pitchedOver = [0, 0, 1, 0], yawed = [0, 0, 0, 1];
+    const uprightness = async (variant: string, turn: number[]) => {
+      const task = await loadTask(name, { variant });
+      const q = [...start];
+      q.splice(3, 4, ...turn);
+      const state = environment(task, q, zeros(6 + actions), zeros(actions));
+      return new Interpreter(task.program).step(state).rewards.upright / 0.1;
+    };
+    for (
+      const [turn, corrected, published] of [
+        [level, 1, 1],
+        [pitchedOver, -1, 1],
+        [yawed, 1, -1],
+      ] as const
+    ) {
+      expect(await uprightness("corrected", turn)).toBeCloseTo(corrected, 6);
+      expect(await uprightness("published", turn)).toBeCloseTo(published, 6);
+    }
+  });
+
+  test(`starts near its pose, turned a little about any axis (seed ${SEED})`, async () => {
+    const task = await loadTask(name);
+    const interpreter = new Interpreter(task.program);
+    const next = generator(SEED);
+    const axes = zeros(3);
+    for (let k = 0; k < 300; k++) {
+      const state = environment(
+        task,
+        [...task.model.qpos0],
+        zeros(6 + actions),
+        Array(actions).fill(NaN),
+      );
+      for (let i = 0; i < state.uniforms.length; i++) state.uniforms[i] = next();
+      interpreter.reset(state);
+      const turn = [...state.qpos.slice(3, 7)];
+      expect(Math.abs(Math.sqrt(sumOfSquares(turn)) - 1)).toBeLessThan(1e-6);
+      expect(2 * Math.acos(Math.min(1, Math.abs(turn[0])))).toBeLessThan(Math.PI / 24 + 1e-3);
+      for (const i of [0, 1, 2]) axes[i] = Math.max(axes[i], Math.abs(turn[i + 1]));
+      for (const [i, value] of start.entries()) {
+        if (i >= 3 && i < 7) continue;
+        expect(Math.abs(state.qpos[i] - value), `coordinate ${i}`).toBeLessThan(0.05 + 1e-6);
+      }
+      expect([...state.qvel]).toEqual(zeros(6 + actions));
+    }
+    // sin(pi / 48) is the most that an axis can have; 300 starts come near it on each.
+    for (const largest of axes) expect(largest).toBeGreaterThan(0.05);
+  });
+
+  test("ends below and above its heights", async () => {
+    const [low, high] = name === "ant" ? [0.27, 1.3] : [0.74, 2];
+    const end = async (z: number) => {
+      const task = await loadTask(name);
+      const q = [...start];
+      q[2] = z;
+      const state = environment(task, q, zeros(6 + actions), zeros(actions));
+      const { terminations } = new Interpreter(task.program).step(state);
+      return Object.keys(terminations).filter((term) => terminations[term]);
+    };
+    expect(await end(low - 0.001)).toEqual(["fallen"]);
+    expect(await end(low + 0.001)).toEqual([]);
+    expect(await end(high - 0.001)).toEqual([]);
+    expect(await end(high + 0.001)).toEqual(["flown_off"]);
+  });
+});
+
+test("ant's motors give 150 N m both ways, as published 200 one way", async () => {
+  const torque = async (variant: string, action: number) => {
+    const task = await loadTask("ant", { variant });
+    const state = environment(task, zeros(15), zeros(14), Array(8).fill(action));
+    new Interpreter(task.program).control(state);
+    const gear = task.model.actuators!.gear;
+    return [...state.ctrl].map((control, i) => control * gear[6 * i]);
+  };
+  expect(await torque("corrected", 1)).toEqual(Array(8).fill(150));
+  expect(await torque("corrected", -1)).toEqual(Array(8).fill(-150));
+  expect(await torque("corrected", 0.5)).toEqual(Array(8).fill(75));
+  expect(await torque("published", 1)).toEqual(Array(8).fill(150));
+  expect(await torque("published", -1)).toEqual(Array(8).fill(-200));
+  expect(await torque("published", 0.5)).toEqual(Array(8).fill(100));
+});
+
+test("humanoid's motors have the published strengths in the published order", async () => {
+  const { model } = await loadTask("humanoid");
+  expect(model.actuators!.name).toEqual(HUMANOID_ACTIONS);
+  expect(HUMANOID_ACTIONS.map((_, i) => model.actuators!.gear[6 * i])).toEqual(HUMANOID_TORQUES);
+});
+
 /** Names of the terminations that hold when coordinate `i` of q or v has a value. */
 async function ended(name: string, where: "qpos" | "qvel", i: number, value: number) {
   const task = await loadTask(name);
@@ -189,9 +424,26 @@ describe("hopper's options", () => {
   });
 });
 
+describe("options", () => {
+  test("a word that is not one of the choices is refused with the choices", async () => {
+    await expect(loadTask("ant", { variant: "publishd" })).rejects.toThrow(
+      /option 'variant': expected corrected or published, got publishd; did you mean "published"\?/,
+    );
+  });
+  test("a number may come as text and has to be one", async () => {
+    expect((await loadTask("hopper", { height_cap: "0.3" })).options).toEqual({ height_cap: 0.3 });
+    for (const text of ["", "high", "Infinity"]) {
+      await expect(loadTask("hopper", { height_cap: text })).rejects.toThrow(
+        /option 'height_cap': expected a finite number/,
+      );
+    }
+    await expect(loadTask("hopper", { constructor: 1 })).rejects.toThrow(/is not one of its/);
+  });
+});
+
 describe("loadTask()", () => {
   test("lists the tasks and compiles every one of them", async () => {
-    expect(listTasks()).toEqual(expect.arrayContaining(["hopper", "walker"]));
+    expect(listTasks()).toEqual(expect.arrayContaining(["ant", "hopper", "humanoid", "walker"]));
     for (const name of listTasks()) {
       const task = await loadTask(name);
       expect(task.program.modelHash).toBe(task.model.contentHash);
@@ -201,7 +453,7 @@ describe("loadTask()", () => {
 
   test("names the nearest task to one that does not exist", async () => {
     await expect(loadTask("hoper")).rejects.toThrow(
-      /task 'hoper' does not exist; did you mean "hopper"\? Tasks: hopper, walker/,
+      /task 'hoper' does not exist; did you mean "hopper"\? Tasks: ant, hopper, humanoid, walker/,
     );
     await expect(loadTask("../tasks/hopper")).rejects.toThrow(TaskError);
   });

@@ -139,4 +139,20 @@ test("the paper's presets carry the published numbers", () => {
     return_normaliser: { enabled: false, reset_on_done: false },
   });
   expect(configureTraining(presets.paper.walker, {}).epochs).toBe(20_000);
+  expect(configureTraining(presets.paper.ant, {})).toMatchObject({
+    horizon: 32,
+    epochs: 10_000,
+    actor: { hidden: [256, 64, 32], lr: 2e-3, log_std_bounds: [-5, 2], log_std_init: 0 },
+    critic: { hidden: [64, 64], lr: 2e-3, lr_schedule: "linear", target_retention: 0.2 },
+    entropy: { mode: "none" },
+  });
+  expect(configureTraining(presets.paper.humanoid, {})).toMatchObject({
+    nominals: 64,
+    auxiliaries: 63,
+    horizon: 16,
+    epochs: 100_000,
+    actor: { hidden: [256, 128], lr: 2e-3, log_std_bounds: [-2.2, 0], log_std_init: 0 },
+    critic: { hidden: [128, 128], lr: 5e-4, lr_schedule: "linear", target_retention: 0.2 },
+    entropy: { mode: "fixed", temperature: 1e-2 },
+  });
 });

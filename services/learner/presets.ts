@@ -45,13 +45,30 @@ const untied: PresetLayer = {
   actor: { grad_norm: 1, average: 0.99, act_with_average: false },
 };
 
+/** The published sizes and rates of the robots that are free in space. */
+const antNetworks: PresetLayer = {
+  actor: { hidden: [256, 64, 32] },
+  critic: { hidden: [64, 64], lr: 2e-3, lr_schedule: "linear", target_retention: 0.2 },
+  entropy: { mode: "none" },
+};
+const humanoidNetworks: PresetLayer = {
+  horizon: 16,
+  actor: { hidden: [256, 128], log_std_bounds: [-2.2, 0] },
+  critic: { hidden: [128, 128], lr: 5e-4, lr_schedule: "linear", target_retention: 0.2 },
+  entropy: { mode: "fixed", temperature: 1e-2 },
+};
+
 export const presets: Readonly<Record<PresetName, Readonly<Record<string, PresetLayer[]>>>> = {
   paper: {
     hopper: [published, { epochs: 10_000 }],
     walker: [published, { epochs: 20_000 }],
+    ant: [published, antNetworks, { epochs: 10_000 }],
+    humanoid: [published, humanoidNetworks, { epochs: 100_000 }],
   },
   cpu: {
     hopper: [twoCores],
     walker: [twoCores, untied],
+    ant: [twoCores, antNetworks],
+    humanoid: [twoCores, humanoidNetworks, { epochs: 40_000 }],
   },
 };

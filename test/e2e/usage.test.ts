@@ -8,7 +8,7 @@ afterAll(() => home[Symbol.asyncDispose]());
 
 const wrong: [args: string, hint: string][] = [
   ["train hoper", `did you mean "hopper"?`],
-  ["train", "expected hopper or walker"],
+  ["train", "expected ant or hopper or humanoid or walker"],
   ["train hopper walker", `Cannot use "walker"`],
   ["train genesis/hopper", "write hopper"],
   ["train hopper --algo spdg", `did you mean "sdpg"?`],

@@ -103,6 +103,89 @@ describe("walker", () => {
   });
 });
 
+describe("ant", () => {
+  test("has the masses of the published table and feet that weigh nothing", async () => {
+    const model = await taskModel("ant");
+    for (const leg of ["front_left", "front_right", "back_left", "back_right"]) {
+      expect(inertial(model, `${leg}_hip`)[0]).toBeCloseTo(0.0392, 4);
+      expect(inertial(model, `${leg}_leg`)[0]).toBeCloseTo(0.0676, 4);
+    }
+    // The published tree has the four roots of the legs as bodies of their own.
+    expect(inertial(model, "torso")[0]).toBeCloseTo(0.327 + 4 * 0.0392, 3);
+    expect(model.totalMass).toBeCloseTo(0.911, 3);
+  });
+
+  test("is free, collides with its feet only, and moves eight damped heavy joints", async () => {
+    const model = await taskModel("ant");
+    expect(model.joints!.type).toEqual([0, ...Array(8).fill(3)]);
+    const [colliding, ground] = [[1, 0], [0, 1]];
+    model.geoms!.name.forEach((name, i) => {
+      const bits = [model.geoms!.contype[i], model.geoms!.conaffinity[i]];
+      const expected = name === "floor" ? ground : name.endsWith("_foot") ? colliding : [0, 0];
+      expect(bits, name).toEqual(expected);
+    });
+    expect(model.dofs!.armature).toEqual([...Array(6).fill(0), ...Array(8).fill(1)]);
+    expect(model.dofs!.damping).toEqual([...Array(6).fill(0), ...Array(8).fill(1)]);
+    const degrees = [-30, 30, 30, 70, -30, 30, -70, -30, -30, 30, -70, -30, -30, 30, 30, 70];
+    expect(model.joints!.range.slice(2)).toEqual(
+      degrees.map((d) => expect.closeTo(d * Math.PI / 180, 6)),
+    );
+  });
+});
+
+describe("humanoid", () => {
+  test("has the masses of the published table", async () => {
+    const model = await taskModel("humanoid");
+    const table: Record<string, number> = {
+      torso: 8.907,
+      lower_waist: 2.262,
+      pelvis: 6.616,
+      thigh: 4.752,
+      shin: 2.756,
+      foot: 1.131,
+      upper_arm: 1.661,
+      lower_arm: 1.230,
+    };
+    for (const [part, mass] of Object.entries(table)) {
+      const names = model.bodies!.name.includes(part) ? [part] : [`right_${part}`, `left_${part}`];
+      // Printed to a gram.
+      for (const name of names) {
+        expect(Math.abs(inertial(model, name)[0] - mass), name).toBeLessThan(6e-4);
+      }
+    }
+    expect(model.totalMass).toBeCloseTo(40.844, 3);
+  });
+
+  test("is its own mirror image", async () => {
+    const model = await taskModel("humanoid");
+    const { bodies, joints } = model;
+    bodies!.name.forEach((name, i) => {
+      if (!name.startsWith("right_")) return;
+      const j = bodies!.name.indexOf(name.replace("right", "left"));
+      const at = (k: number) => bodies!.pos.slice(3 * k, 3 * k + 3);
+      expect(at(j)).toEqual([at(i)[0], 0 - at(i)[1], at(i)[2]]);
+    });
+    joints!.name.forEach((name, i) => {
+      if (!name.startsWith("right_")) return;
+      const j = joints!.name.indexOf(name.replace("right", "left"));
+      for (const what of [joints!.range, joints!.pos]) {
+        const width = what.length / joints!.name.length;
+        const [right, left] = [i, j].map((k) => what.slice(width * k, width * k + width));
+        if (what === joints!.range) expect(left, name).toEqual(right);
+        else expect(left, name).toEqual([right[0], 0 - right[1], right[2]]);
+      }
+      expect(joints!.stiffness[j]).toBe(joints!.stiffness[i]);
+    });
+  });
+
+  test("meets the ground with friction and itself without", async () => {
+    const model = await taskModel("humanoid");
+    model.geoms!.name.forEach((name, i) => {
+      expect(model.geoms!.condim[i], name).toBe(name === "floor" ? 3 : 1);
+    });
+  });
+});
+
 describe("compileModel()", () => {
   test("gives the same message and hash every time, and the hash covers everything", async () => {
     const [first, second] = [await taskModel("walker"), await taskModel("walker")];

@@ -12,9 +12,10 @@ import {
   TaskError,
   type Value,
 } from "./expression.ts";
+import { onSphere } from "./geometry.ts";
 
 /** A task as written in its `task.ts`. */
-export interface TaskDeclaration {
+export interface TaskDeclaration<O extends TaskOptions = TaskOptions> {
   /** The folder's name. */
   name: string;
   /** One sentence for lists. */
@@ -25,16 +26,25 @@ export interface TaskDeclaration {
   substeps: number;
   /** Control steps after which an episode is cut off (truncated, not terminated). */
   episodeLength: number;
-  /** Numbers that variants of the task may change, by name. */
-  options?: Record<string, TaskOption>;
+  /** What variants of the task may change, by name. */
+  options?: O;
   /** The terms, built once for a model and a choice of options. */
-  terms(world: World, options: Record<string, number>): TaskTerms;
+  terms(world: World, options: OptionValues<O>): TaskTerms;
 }
 
-export interface TaskOption {
-  meaning: string;
-  default: number;
-}
+/** A number, or one of a few words. */
+export type TaskOption =
+  | { meaning: string; default: number }
+  | { meaning: string; default: string; choices: readonly string[] };
+
+export type TaskOptions = Record<string, TaskOption>;
+
+/** What the terms get: a number, or the word that was chosen. */
+export type OptionValues<O extends TaskOptions> = {
+  [K in keyof O]: O[K] extends { choices: readonly (infer C)[] } ? C
+    : O[K] extends { default: number } ? number
+    : number | string;
+};
 
 /** What the terms of a task are. Names appear in the records; order is kept. */
 export interface TaskTerms {
@@ -78,8 +88,10 @@ export interface KeptUpdate {
 }
 
 /** Checks what can be checked without the model and returns the declaration. */
-export function defineTask(declaration: TaskDeclaration): TaskDeclaration {
-  const { name, substeps, episodeLength } = declaration;
+export function defineTask<const O extends TaskOptions>(
+  declaration: TaskDeclaration<O>,
+): TaskDeclaration {
+  const { name, substeps, episodeLength, options = {} as O } = declaration;
   if (!/^[a-z][a-z0-9_]*$/.test(name)) {
     throw new TaskError(`task '${name}': expected a name of the form [a-z][a-z0-9_]*`);
   }
@@ -90,7 +102,16 @@ export function defineTask(declaration: TaskDeclaration): TaskDeclaration {
       );
     }
   }
-  return declaration;
+  for (const [option, declared] of Object.entries(options)) {
+    if ("choices" in declared && !declared.choices.includes(declared.default)) {
+      throw new TaskError(
+        `task '${name}': option '${option}': expected a default among ` +
+          `${declared.choices.join(", ")}, got ${declared.default}`,
+      );
+    }
+  }
+  // `chosenOptions` gives the terms exactly what the options declare.
+  return declaration as unknown as TaskDeclaration;
 }
 
 /** An observation; unless said otherwise both networks see it, normalised. */
@@ -155,12 +176,43 @@ export class World {
       range: [joints.range[2 * i], joints.range[2 * i + 1]],
     };
   }
+  /**
+   * A free joint: position [3] and linear velocity [3] in the world, orientation [4], and angular
+   * velocity [3] about the body's own axes.
+   */
+  freeJoint(name: string): {
+    position: Expression;
+    orientation: Expression;
+    linearVelocity: Expression;
+    angularVelocity: Expression;
+  } {
+    const { position, velocity } = this.joint(name);
+    if (position.length !== 7) {
+      throw new TaskError(`joint '${name}': expected a free joint; use world.joint`);
+    }
+    return {
+      position: position.slice(0, 3),
+      orientation: position.slice(3),
+      linearVelocity: velocity.slice(0, 3),
+      angularVelocity: velocity.slice(3),
+    };
+  }
   /** Positions and velocities of several joints in the order given. */
   joints(...names: string[]): { position: Expression; velocity: Expression } {
     const found = names.map((name) => this.joint(name));
     return {
       position: concat(...found.map((joint) => joint.position)),
       velocity: concat(...found.map((joint) => joint.velocity)),
+    };
+  }
+
+  /** An actuator's gear (N m or N at a force of 1, for a motor) and the range of its control. */
+  actuator(name: string): { gear: number; range: [number, number] } {
+    const actuators = this.model.actuators!;
+    const i = find("actuator", name, actuators.name);
+    return {
+      gear: actuators.gear[6 * i],
+      range: [actuators.ctrlrange[2 * i], actuators.ctrlrange[2 * i + 1]],
     };
   }
 
@@ -179,9 +231,36 @@ export class World {
     if (!(low < high)) {
       throw new TaskError(`uniform: expected low < high, got ${low} and ${high}`);
     }
-    const unit = load("RANDOM_UNIFORM", this.draws, length);
+    return this.unit(length).mul(high - low).add(low);
+  }
+  /** `length` independent normal numbers, only in `reset`. Every call draws anew. */
+  normal(mean: number, deviation: number, length = 1): Expression {
+    if (!(deviation > 0)) {
+      throw new TaskError(`normal: expected a deviation above 0, got ${deviation}`);
+    }
+    // Box and Muller: two uniforms make two normals. 1 - u is in (0, 1].
+    const pairs = Math.ceil(length / 2);
+    const radius = constant(1).sub(this.unit(pairs)).log().mul(-2).sqrt();
+    const angle = this.unit(pairs).mul(2 * Math.PI);
+    const both = concat(radius.mul(angle.cos()), radius.mul(angle.sin()));
+    return both.slice(0, length).mul(deviation).add(mean);
+  }
+  /** `length` independent numbers in [low, high) whose logarithms are uniform, only in `reset`. */
+  logUniform(low: number, high: number, length = 1): Expression {
+    if (!(0 < low && low < high)) {
+      throw new TaskError(`logUniform: expected 0 < low < high, got ${low} and ${high}`);
+    }
+    return this.uniform(Math.log(low), Math.log(high), length).exp();
+  }
+  /** A direction [3] in which no direction is preferred, only in `reset`. */
+  direction(): Expression {
+    return onSphere(this.uniform(-1, 1), this.uniform(-Math.PI, Math.PI));
+  }
+
+  private unit(length: number): Expression {
+    const drawn = load("RANDOM_UNIFORM", this.draws, length);
     this.draws += length;
-    return unit.mul(high - low).add(low);
+    return drawn;
   }
 
   /** A register that keeps `length` values from step to step, `initial` at the start of an episode. */

@@ -51,7 +51,7 @@ const MAX_REGISTERS = 65536;
 export function compileTask(
   declaration: TaskDeclaration,
   model: Model,
-  options: Record<string, number> = {},
+  options: Record<string, number | string> = {},
 ): TaskProgram {
   try {
     const world = new World(model);
@@ -65,28 +65,47 @@ export function compileTask(
   }
 }
 
-/** The declared options with the given ones in their place; refuses unknown and non-finite ones. */
+/**
+ * The declared options with the given ones in their place; refuses unknown names and values. A
+ * number may come as text, as it does from a command line.
+ */
 export function chosenOptions(
   declaration: TaskDeclaration,
-  options: Record<string, number>,
-): Record<string, number> {
+  options: Record<string, number | string>,
+): Record<string, number | string> {
   const declared = declaration.options ?? {};
+  const chosen: Record<string, number | string> = Object.fromEntries(
+    Object.entries(declared).map(([name, option]) => [name, option.default]),
+  );
   for (const [name, value] of Object.entries(options)) {
-    if (!(name in declared)) {
+    if (!Object.hasOwn(declared, name)) {
       const names = Object.keys(declared);
       throw new TaskError(
         `task '${declaration.name}': option '${name}' is not one of its options` +
           `${didYouMean(name, names) || "."} It has ${names.join(", ") || "none"}`,
       );
     }
-    if (!Number.isFinite(value)) {
+    const option = declared[name];
+    if ("choices" in option) {
+      if (!option.choices.includes(String(value))) {
+        throw new TaskError(
+          `task '${declaration.name}': option '${name}': expected ` +
+            `${option.choices.join(" or ")}, got ${value}` +
+            didYouMean(String(value), [...option.choices]),
+        );
+      }
+      chosen[name] = String(value);
+      continue;
+    }
+    const number = typeof value === "string" && value.trim() === "" ? NaN : Number(value);
+    if (!Number.isFinite(number)) {
       throw new TaskError(
         `task '${declaration.name}': option '${name}': expected a finite number, got ${value}`,
       );
     }
+    chosen[name] = number;
   }
-  const defaults = Object.entries(declared).map(([name, option]) => [name, option.default]);
-  return { ...Object.fromEntries(defaults), ...options };
+  return chosen;
 }
 
 function assemble(declaration: TaskDeclaration, world: World, terms: TaskTerms): TaskProgram {
