@@ -171,7 +171,7 @@ function rows(flat: Float64Array, width: number): number[][] {
 
 /** Instruction sets of this machine that the core has kernels for. */
 export function instructionSets(model: Model): string[] {
-  return ["generic", "avx2", "avx512"].filter((isa) => {
+  return ["generic", "emulated", "avx2", "avx512"].filter((isa) => {
     try {
       new Core(model, 1, "float32", isa)[Symbol.dispose]();
       return true;

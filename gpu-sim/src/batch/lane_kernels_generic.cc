@@ -13,7 +13,8 @@ const LaneKernels* select_lane_kernels(const char* isa, int lanes, int scalar_by
   if (strcmp(isa, "avx2") == 0) return lane_kernels_avx2(lanes, scalar_bytes);
   if (strcmp(isa, "avx512") == 0) return lane_kernels_avx512(lanes, scalar_bytes);
 #endif
-  return strcmp(isa, "generic") == 0 ? lane_kernels(lanes, scalar_bytes) : nullptr;
+  const bool baseline = strcmp(isa, "generic") == 0 || strcmp(isa, "emulated") == 0;
+  return baseline ? lane_kernels(lanes, scalar_bytes) : nullptr;
 }
 
 }  // namespace sdpg::batch

@@ -15,6 +15,12 @@ struct Words {
   typedef std::uint64_t U64 __attribute__((vector_size(8 * L)));
   typedef std::int32_t I32 __attribute__((vector_size(4 * L)));
 };
+template <>
+struct Words<1> {
+  typedef std::uint32_t U32;
+  typedef std::uint64_t U64;
+  typedef std::int32_t I32;
+};
 
 template <int L>
 SDPG_INLINE void multiply(typename Words<L>::U32 a, std::uint32_t b, typename Words<L>::U32* low,
@@ -44,9 +50,15 @@ SDPG_INLINE void multiply(typename Words<L>::U32 a, std::uint32_t b, typename Wo
     return;
   }
 #endif
-  const U64 product = __builtin_convertvector(a, U64) * std::uint64_t{b};
-  *low = __builtin_convertvector(product, U32);
-  *high = __builtin_convertvector(product >> 32, U32);
+  if constexpr (L == 1) {
+    const U64 product = U64{a} * b;
+    *low = static_cast<U32>(product);
+    *high = static_cast<U32>(product >> 32);
+  } else {
+    const U64 product = __builtin_convertvector(a, U64) * std::uint64_t{b};
+    *low = __builtin_convertvector(product, U32);
+    *high = __builtin_convertvector(product >> 32, U32);
+  }
 }
 
 // philox() of philox.h for L environments at once.
@@ -70,9 +82,7 @@ SDPG_INLINE void philox_lanes(typename Words<L>::U32 c[4], std::uint64_t seed) {
 // The upper 24 bits of each word as floats in [0, 2^24): exact.
 template <int L>
 SDPG_INLINE core::Pack<float, L> upper24(typename Words<L>::U32 words) {
-  using Vector = typename core::Pack<float, L>::Vector;
-  using I32 = typename Words<L>::I32;
-  return core::Pack<float, L>(__builtin_convertvector((I32)(words >> 8), Vector));
+  return core::from_integers<core::Pack<float, L>>((typename Words<L>::I32)(words >> 8));
 }
 
 template <int L>
@@ -102,7 +112,10 @@ void draw_actions(const ActionArgs& args) {
   const std::uint32_t last_group = args.environments / args.members - 1;
   for (int lane = 0; lane < L; ++lane) {
     const std::uint32_t e = args.first_environment + lane;
-    environment[lane] = e;
+    if constexpr (L == 1)
+      environment = e;
+    else
+      environment[lane] = e;
     group[lane] = next_group < last_group ? next_group : last_group;
     if (args.std != nullptr && next_member != 0 && e < args.environments) perturbed |= 1u << lane;
     if (++next_member == args.members) {
@@ -115,7 +128,7 @@ void draw_actions(const ActionArgs& args) {
   const auto gather = [&](const float* from, std::uint32_t stride, int j) {
     if (one_group) return P(from[group[0] * stride + j]);
     P out;
-    for (int lane = 0; lane < L; ++lane) out.v[lane] = from[group[lane] * stride + j];
+    for (int lane = 0; lane < L; ++lane) core::set_lane(out, lane, from[group[lane] * stride + j]);
     return out;
   };
   const auto has_noise = core::from_bits<P>(perturbed);
@@ -174,9 +187,13 @@ std::uint32_t nonzero(const void* registers, const std::uint32_t* rows, std::uin
 // A register as float32.
 template <class T, int L>
 SDPG_INLINE core::Pack<float, L> narrow(const void* registers, std::uint32_t row) {
-  using V = typename core::Pack<float, L>::Vector;
-  return core::Pack<float, L>(__builtin_convertvector(
-      core::load<core::Pack<T, L>>(static_cast<const T*>(registers) + row * L).v, V));
+  const auto wide = core::load<core::Pack<T, L>>(static_cast<const T*>(registers) + row * L);
+  if constexpr (L == 1) {
+    return core::Pack<float, L>(static_cast<float>(wide.v));
+  } else {
+    using V = typename core::Pack<float, L>::Vector;
+    return core::Pack<float, L>(__builtin_convertvector(wide.v, V));
+  }
 }
 
 template <class T, int L>
@@ -234,24 +251,30 @@ template <class T, int L>
 void write(const void* registers, const std::uint32_t* rows, std::uint32_t count,
            std::uint32_t lanes, float* out) {
   if (count == 0) return;
-  // The last columns first: what they run over into is then written by the columns before them, or,
-  // if there are none, by the next row.
-  constexpr std::uint32_t width = L;
-  std::uint32_t first = (count - 1) / width * width;
-  const std::uint32_t columns = count - first;
-  if constexpr (L >= 4) {
-    if (columns <= 4)
-      write_columns<T, L, 4>(registers, rows, count, first, columns, lanes, out);
-    else if (L >= 8 && columns <= 8)
-      write_columns<T, L, L >= 8 ? 8 : L>(registers, rows, count, first, columns, lanes, out);
-    else
-      write_columns<T, L, L>(registers, rows, count, first, columns, lanes, out);
+  if constexpr (L == 1) {
+    for (std::uint32_t i = 0; i < count && lanes > 0; ++i)
+      out[i] = narrow<T, 1>(registers, rows[i])[0];
+    return;
   } else {
-    write_columns<T, L, L>(registers, rows, count, first, columns, lanes, out);
-  }
-  while (first > 0) {
-    first -= width;
-    write_columns<T, L, L>(registers, rows, count, first, width, lanes, out);
+    // The last columns first: what they run over into is then written by the columns before them,
+    // or, if there are none, by the next row.
+    constexpr std::uint32_t width = L;
+    std::uint32_t first = (count - 1) / width * width;
+    const std::uint32_t columns = count - first;
+    if constexpr (L >= 4) {
+      if (columns <= 4)
+        write_columns<T, L, 4>(registers, rows, count, first, columns, lanes, out);
+      else if (L >= 8 && columns <= 8)
+        write_columns<T, L, L >= 8 ? 8 : L>(registers, rows, count, first, columns, lanes, out);
+      else
+        write_columns<T, L, L>(registers, rows, count, first, columns, lanes, out);
+    } else {
+      write_columns<T, L, L>(registers, rows, count, first, columns, lanes, out);
+    }
+    while (first > 0) {
+      first -= width;
+      write_columns<T, L, L>(registers, rows, count, first, width, lanes, out);
+    }
   }
 }
 
@@ -262,6 +285,8 @@ inline constexpr LaneKernels kLaneKernels = {draw_actions<L>, unusable<T, L>, no
 SDPG_INLINE const LaneKernels* lane_kernels(int lanes, int scalar_bytes) {
   if (scalar_bytes == 4) {
     switch (lanes) {
+      case 1:
+        return &kLaneKernels<float, 1>;
       case 4:
         return &kLaneKernels<float, 4>;
       case 8:
@@ -271,6 +296,8 @@ SDPG_INLINE const LaneKernels* lane_kernels(int lanes, int scalar_bytes) {
     }
   } else if (scalar_bytes == 8) {
     switch (lanes) {
+      case 1:
+        return &kLaneKernels<double, 1>;
       case 2:
         return &kLaneKernels<double, 2>;
       case 4:

@@ -57,7 +57,7 @@ struct BlockView {
 enum class Precision { kFloat32, kFloat64 };
 
 struct Kernels {
-  const char* isa;   // "avx512", "avx2", "generic"
+  const char* isa;   // "avx512", "avx2", "generic", "emulated"
   int lanes;         // environments of a block
   int scalar_bytes;  // sizeof(T)
 

@@ -29,6 +29,8 @@ const Kernels* select_kernels(Precision precision, const std::string& asked, std
      &kAvx2Float64},
 #endif
     {"generic", true, &kGenericFloat32, &kGenericFloat64},
+    // The CUDA mapping's arithmetic and loops, for tests: only when it is asked for.
+    {"emulated", true, &kEmulatedFloat32, &kEmulatedFloat64},
   };
   std::string names;
   for (const Choice& choice : choices) {

@@ -25,6 +25,7 @@ struct SimdErrors {
 };
 
 SimdErrors simd_errors_generic(unsigned long long seed);
+SimdErrors simd_errors_emulated(unsigned long long seed);  // Pack<float, 1>
 SimdErrors simd_errors_avx2(unsigned long long seed);
 SimdErrors simd_errors_avx512(unsigned long long seed);
 

@@ -42,7 +42,7 @@ inline sim::v1::CreateBatchRequest hopper_request(std::uint32_t nominals, std::u
 // Tables this machine can run, in both precisions.
 inline std::vector<const core::Kernels*> all_kernels() {
   std::vector<const core::Kernels*> tables;
-  for (const char* isa : {"generic", "avx2", "avx512"}) {
+  for (const char* isa : {"generic", "emulated", "avx2", "avx512"}) {
     for (const core::Precision precision : {core::Precision::kFloat32, core::Precision::kFloat64}) {
       std::string error;
       if (const core::Kernels* table = core::select_kernels(precision, isa, &error))
