@@ -41,6 +41,46 @@ enum StatusBit : std::uint32_t { kNonFinite = 1, kOverflow = 2, kNotConverged = 
 // Numbers of one contact in the output of Kernels::contacts: 1 + 3 + 9 + 2 + 3.
 inline constexpr int kContactNumbers = 18;
 
+// One measurement (numbers of sdpg.task.v1.SensorKind, where each is explained).
+enum class SensorKind : std::int32_t {
+  kLinearVelocity = 1,
+  kAngularVelocity = 2,
+  kLinearAcceleration = 3,
+  kAngularAcceleration = 4,
+  kContactForce = 5,
+  kTouchBody = 6,
+  kTouchGeom = 7,
+};
+struct Sensor {
+  SensorKind kind;
+  int object;  // body, or geom for kTouchGeom
+  int local;   // 1: in the body's axes
+  int adr;     // first value in sensordata
+};
+// Values of a sensor.
+inline constexpr int sensor_values(SensorKind kind) {
+  return kind == SensorKind::kTouchBody || kind == SensorKind::kTouchGeom ? 1 : 3;
+}
+
+// Model constants of which an environment may have its own value (numbers of
+// sdpg.task.v1.ParameterField, where each is explained).
+enum class Parameter : std::int32_t {
+  kBodyMass = 1,
+  kBodyInertia = 2,
+  kBodyIpos = 3,
+  kGeomFriction = 4,
+  kDofArmature = 5,
+  kDofDamping = 6,
+  kJntStiffness = 7,
+  kActuatorGain = 8,
+  kActuatorBias = 9,
+  kQpos0 = 10,
+};
+struct ParameterSlot {
+  Parameter field;
+  int index;  // element of MuJoCo's array of that name
+};
+
 // Pointers into one block's state; T is float or double according to the table. All of it
 // is plain memory of the caller, 64-byte aligned, `[count][lane]`.
 struct BlockView {
@@ -52,6 +92,14 @@ struct BlockView {
   void* xquat;            // T [nbody*4]
   void* xipos;            // T [nbody*3]
   std::uint32_t* status;  // [1] bits set by this call are OR-ed in; the caller clears
+
+  void* act = nullptr;               // T [na] activations; null where the model has none
+  const void* parameters = nullptr;  // T [parameter slots]; null where the model has none
+  // What `step` and `kinematics` are to measure (sensors.h): `step` the accelerations and forces of
+  // its last physics step, `kinematics` the velocities of the present state.
+  const Sensor* sensor = nullptr;  // [nsensor]
+  int nsensor = 0;
+  void* sensordata = nullptr;  // T [sensor values]
 };
 
 enum class Precision { kFloat32, kFloat64 };

@@ -19,7 +19,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file sdpg/task/v1/task.proto.
  */
 export const file_sdpg_task_v1_task: GenFile = /*@__PURE__*/
-  fileDesc("ChdzZHBnL3Rhc2svdjEvdGFzay5wcm90bxIMc2RwZy50YXNrLnYxIocECgtUYXNrUHJvZ3JhbRIMCgRuYW1lGAEgASgJEhQKDGNvbnRlbnRfaGFzaBgCIAEoCRISCgptb2RlbF9oYXNoGAMgASgJEhYKDnJlZ2lzdGVyX2NvdW50GAQgASgNEhAKCHN1YnN0ZXBzGAUgASgNEhYKDmVwaXNvZGVfbGVuZ3RoGAYgASgNEhMKC2FjdGlvbl9zaXplGAcgASgNEjEKCnBlcnNpc3RlbnQYCCADKAsyHS5zZHBnLnRhc2sudjEuUGVyc2lzdGVudFJhbmdlEioKB2NvbnRyb2wYCSADKAsyGS5zZHBnLnRhc2sudjEuSW5zdHJ1Y3Rpb24SJwoEc3RlcBgKIAMoCzIZLnNkcGcudGFzay52MS5JbnN0cnVjdGlvbhIqCgdvYnNlcnZlGAsgAygLMhkuc2RwZy50YXNrLnYxLkluc3RydWN0aW9uEigKBXJlc2V0GAwgAygLMhkuc2RwZy50YXNrLnYxLkluc3RydWN0aW9uEi8KDG9ic2VydmF0aW9ucxgNIAMoCzIZLnNkcGcudGFzay52MS5PYnNlcnZhdGlvbhIpCgdyZXdhcmRzGA4gAygLMhguc2RwZy50YXNrLnYxLlJld2FyZFRlcm0SLwoMdGVybWluYXRpb25zGA8gAygLMhkuc2RwZy50YXNrLnYxLlRlcm1pbmF0aW9uIk8KD1BlcnNpc3RlbnRSYW5nZRIMCgRuYW1lGAEgASgJEg0KBXN0YXJ0GAIgASgNEg4KBmxlbmd0aBgDIAEoDRIPCgdpbml0aWFsGAQgASgCInAKC09ic2VydmF0aW9uEgwKBG5hbWUYASABKAkSDQoFc3RhcnQYAiABKA0SDgoGbGVuZ3RoGAMgASgNEg0KBWFjdG9yGAQgASgIEhIKCnByaXZpbGVnZWQYBSABKAgSEQoJbm9ybWFsaXNlGAYgASgIIiwKClJld2FyZFRlcm0SDAoEbmFtZRgBIAEoCRIQCghyZWdpc3RlchgCIAEoDSItCgtUZXJtaW5hdGlvbhIMCgRuYW1lGAEgASgJEhAKCHJlZ2lzdGVyGAIgASgNIsUBCgtJbnN0cnVjdGlvbhIgCgJvcBgBIAEoDjIULnNkcGcudGFzay52MS5PcGNvZGUSCwoDZHN0GAIgASgNEgkKAWEYAyABKA0SCQoBYhgEIAEoDRIJCgFjGAUgASgNEg4KBmxlbmd0aBgGIAEoDRIQCghhX3NjYWxhchgHIAEoCBIQCghiX3NjYWxhchgIIAEoCBIQCghjX3NjYWxhchgJIAEoCBIRCglpbW1lZGlhdGUYCiABKAISDQoFaW5kZXgYCyABKA0q2AYKBk9wY29kZRIWChJPUENPREVfVU5TUEVDSUZJRUQQABITCg9PUENPREVfQ09OU1RBTlQQARIPCgtPUENPREVfTU9WRRACEg4KCk9QQ09ERV9BREQQChIOCgpPUENPREVfU1VCEAsSDgoKT1BDT0RFX01VTBAMEg4KCk9QQ09ERV9ESVYQDRIOCgpPUENPREVfTUlOEA4SDgoKT1BDT0RFX01BWBAPEg4KCk9QQ09ERV9ORUcQEBIOCgpPUENPREVfQUJTEBESDwoLT1BDT0RFX1NRUlQQEhIOCgpPUENPREVfRVhQEBMSDgoKT1BDT0RFX0xPRxAUEg4KCk9QQ09ERV9TSU4QFRIOCgpPUENPREVfQ09TEBYSDwoLT1BDT0RFX1RBTkgQFxIQCgxPUENPREVfQVRBTjIQGBIQCgxPUENPREVfRkxPT1IQGRIRCg1PUENPREVfTVVMQUREEBoSFQoRT1BDT0RFX1dSQVBfQU5HTEUQGxIPCgtPUENPREVfTEVTUxAoEhUKEU9QQ09ERV9MRVNTX0VRVUFMECkSEAoMT1BDT0RFX0VRVUFMECoSDgoKT1BDT0RFX0FORBArEg0KCU9QQ09ERV9PUhAsEg4KCk9QQ09ERV9OT1QQLRIRCg1PUENPREVfU0VMRUNUEC4SDgoKT1BDT0RFX1NVTRA8EhUKEU9QQ09ERV9SRURVQ0VfTUFYED0SFQoRT1BDT0RFX1JFRFVDRV9NSU4QPhIOCgpPUENPREVfRE9UED8SFAoQT1BDT0RFX0xPQURfUVBPUxBQEhQKEE9QQ09ERV9MT0FEX1FWRUwQURIUChBPUENPREVfTE9BRF9DVFJMEFISFgoST1BDT0RFX0xPQURfQUNUSU9OEFMSFAoQT1BDT0RFX0xPQURfWFBPUxBUEhUKEU9QQ09ERV9MT0FEX1hRVUFUEFUSFQoRT1BDT0RFX0xPQURfWElQT1MQVhIYChRPUENPREVfTE9BRF9QUk9HUkVTUxBXEhkKFU9QQ09ERV9SQU5ET01fVU5JRk9STRBYEhUKEU9QQ09ERV9TVE9SRV9RUE9TEGQSFQoRT1BDT0RFX1NUT1JFX1FWRUwQZRIVChFPUENPREVfU1RPUkVfQ1RSTBBmYgZwcm90bzM");
+  fileDesc("ChdzZHBnL3Rhc2svdjEvdGFzay5wcm90bxIMc2RwZy50YXNrLnYxIoQFCgtUYXNrUHJvZ3JhbRIMCgRuYW1lGAEgASgJEhQKDGNvbnRlbnRfaGFzaBgCIAEoCRISCgptb2RlbF9oYXNoGAMgASgJEhYKDnJlZ2lzdGVyX2NvdW50GAQgASgNEhAKCHN1YnN0ZXBzGAUgASgNEhYKDmVwaXNvZGVfbGVuZ3RoGAYgASgNEhMKC2FjdGlvbl9zaXplGAcgASgNEjEKCnBlcnNpc3RlbnQYCCADKAsyHS5zZHBnLnRhc2sudjEuUGVyc2lzdGVudFJhbmdlEioKB2NvbnRyb2wYCSADKAsyGS5zZHBnLnRhc2sudjEuSW5zdHJ1Y3Rpb24SJwoEc3RlcBgKIAMoCzIZLnNkcGcudGFzay52MS5JbnN0cnVjdGlvbhIqCgdvYnNlcnZlGAsgAygLMhkuc2RwZy50YXNrLnYxLkluc3RydWN0aW9uEigKBXJlc2V0GAwgAygLMhkuc2RwZy50YXNrLnYxLkluc3RydWN0aW9uEi8KDG9ic2VydmF0aW9ucxgNIAMoCzIZLnNkcGcudGFzay52MS5PYnNlcnZhdGlvbhIpCgdyZXdhcmRzGA4gAygLMhguc2RwZy50YXNrLnYxLlJld2FyZFRlcm0SLwoMdGVybWluYXRpb25zGA8gAygLMhkuc2RwZy50YXNrLnYxLlRlcm1pbmF0aW9uEiUKB3NlbnNvcnMYECADKAsyFC5zZHBnLnRhc2sudjEuU2Vuc29yEisKCnBhcmFtZXRlcnMYESADKAsyFy5zZHBnLnRhc2sudjEuUGFyYW1ldGVyEicKBHZhcnkYEiADKAsyGS5zZHBnLnRhc2sudjEuSW5zdHJ1Y3Rpb24iTwoGU2Vuc29yEiYKBGtpbmQYASABKA4yGC5zZHBnLnRhc2sudjEuU2Vuc29yS2luZBIOCgZvYmplY3QYAiABKA0SDQoFbG9jYWwYAyABKAgiYAoJUGFyYW1ldGVyEisKBWZpZWxkGAEgASgOMhwuc2RwZy50YXNrLnYxLlBhcmFtZXRlckZpZWxkEg0KBWluZGV4GAIgASgNEhcKD3Blcl9lbnZpcm9ubWVudBgDIAEoCCJPCg9QZXJzaXN0ZW50UmFuZ2USDAoEbmFtZRgBIAEoCRINCgVzdGFydBgCIAEoDRIOCgZsZW5ndGgYAyABKA0SDwoHaW5pdGlhbBgEIAEoAiJwCgtPYnNlcnZhdGlvbhIMCgRuYW1lGAEgASgJEg0KBXN0YXJ0GAIgASgNEg4KBmxlbmd0aBgDIAEoDRINCgVhY3RvchgEIAEoCBISCgpwcml2aWxlZ2VkGAUgASgIEhEKCW5vcm1hbGlzZRgGIAEoCCIsCgpSZXdhcmRUZXJtEgwKBG5hbWUYASABKAkSEAoIcmVnaXN0ZXIYAiABKA0iLQoLVGVybWluYXRpb24SDAoEbmFtZRgBIAEoCRIQCghyZWdpc3RlchgCIAEoDSLFAQoLSW5zdHJ1Y3Rpb24SIAoCb3AYASABKA4yFC5zZHBnLnRhc2sudjEuT3Bjb2RlEgsKA2RzdBgCIAEoDRIJCgFhGAMgASgNEgkKAWIYBCABKA0SCQoBYxgFIAEoDRIOCgZsZW5ndGgYBiABKA0SEAoIYV9zY2FsYXIYByABKAgSEAoIYl9zY2FsYXIYCCABKAgSEAoIY19zY2FsYXIYCSABKAgSEQoJaW1tZWRpYXRlGAogASgCEg0KBWluZGV4GAsgASgNKo4CCgpTZW5zb3JLaW5kEhsKF1NFTlNPUl9LSU5EX1VOU1BFQ0lGSUVEEAASHwobU0VOU09SX0tJTkRfTElORUFSX1ZFTE9DSVRZEAESIAocU0VOU09SX0tJTkRfQU5HVUxBUl9WRUxPQ0lUWRACEiMKH1NFTlNPUl9LSU5EX0xJTkVBUl9BQ0NFTEVSQVRJT04QAxIkCiBTRU5TT1JfS0lORF9BTkdVTEFSX0FDQ0VMRVJBVElPThAEEh0KGVNFTlNPUl9LSU5EX0NPTlRBQ1RfRk9SQ0UQBRIaChZTRU5TT1JfS0lORF9UT1VDSF9CT0RZEAYSGgoWU0VOU09SX0tJTkRfVE9VQ0hfR0VPTRAHKvsCCg5QYXJhbWV0ZXJGaWVsZBIfChtQQVJBTUVURVJfRklFTERfVU5TUEVDSUZJRUQQABIdChlQQVJBTUVURVJfRklFTERfQk9EWV9NQVNTEAESIAocUEFSQU1FVEVSX0ZJRUxEX0JPRFlfSU5FUlRJQRACEh0KGVBBUkFNRVRFUl9GSUVMRF9CT0RZX0lQT1MQAxIhCh1QQVJBTUVURVJfRklFTERfR0VPTV9GUklDVElPThAEEiAKHFBBUkFNRVRFUl9GSUVMRF9ET0ZfQVJNQVRVUkUQBRIfChtQQVJBTUVURVJfRklFTERfRE9GX0RBTVBJTkcQBhIhCh1QQVJBTUVURVJfRklFTERfSk5UX1NUSUZGTkVTUxAHEiEKHVBBUkFNRVRFUl9GSUVMRF9BQ1RVQVRPUl9HQUlOEAgSIQodUEFSQU1FVEVSX0ZJRUxEX0FDVFVBVE9SX0JJQVMQCRIZChVQQVJBTUVURVJfRklFTERfUVBPUzAQCiq8BwoGT3Bjb2RlEhYKEk9QQ09ERV9VTlNQRUNJRklFRBAAEhMKD09QQ09ERV9DT05TVEFOVBABEg8KC09QQ09ERV9NT1ZFEAISDgoKT1BDT0RFX0FERBAKEg4KCk9QQ09ERV9TVUIQCxIOCgpPUENPREVfTVVMEAwSDgoKT1BDT0RFX0RJVhANEg4KCk9QQ09ERV9NSU4QDhIOCgpPUENPREVfTUFYEA8SDgoKT1BDT0RFX05FRxAQEg4KCk9QQ09ERV9BQlMQERIPCgtPUENPREVfU1FSVBASEg4KCk9QQ09ERV9FWFAQExIOCgpPUENPREVfTE9HEBQSDgoKT1BDT0RFX1NJThAVEg4KCk9QQ09ERV9DT1MQFhIPCgtPUENPREVfVEFOSBAXEhAKDE9QQ09ERV9BVEFOMhAYEhAKDE9QQ09ERV9GTE9PUhAZEhEKDU9QQ09ERV9NVUxBREQQGhIVChFPUENPREVfV1JBUF9BTkdMRRAbEg8KC09QQ09ERV9MRVNTECgSFQoRT1BDT0RFX0xFU1NfRVFVQUwQKRIQCgxPUENPREVfRVFVQUwQKhIOCgpPUENPREVfQU5EECsSDQoJT1BDT0RFX09SECwSDgoKT1BDT0RFX05PVBAtEhEKDU9QQ09ERV9TRUxFQ1QQLhIOCgpPUENPREVfU1VNEDwSFQoRT1BDT0RFX1JFRFVDRV9NQVgQPRIVChFPUENPREVfUkVEVUNFX01JThA+Eg4KCk9QQ09ERV9ET1QQPxIUChBPUENPREVfTE9BRF9RUE9TEFASFAoQT1BDT0RFX0xPQURfUVZFTBBREhQKEE9QQ09ERV9MT0FEX0NUUkwQUhIWChJPUENPREVfTE9BRF9BQ1RJT04QUxIUChBPUENPREVfTE9BRF9YUE9TEFQSFQoRT1BDT0RFX0xPQURfWFFVQVQQVRIVChFPUENPREVfTE9BRF9YSVBPUxBWEhgKFE9QQ09ERV9MT0FEX1BST0dSRVNTEFcSGQoVT1BDT0RFX1JBTkRPTV9VTklGT1JNEFgSFgoST1BDT0RFX0xPQURfU0VOU09SEFkSGQoVT1BDT0RFX0xPQURfUEFSQU1FVEVSEFoSEwoPT1BDT0RFX0xPQURfQUNUEFsSFQoRT1BDT0RFX1NUT1JFX1FQT1MQZBIVChFPUENPREVfU1RPUkVfUVZFTBBlEhUKEU9QQ09ERV9TVE9SRV9DVFJMEGYSGgoWT1BDT0RFX1NUT1JFX1BBUkFNRVRFUhBnYgZwcm90bzM");
 
 /**
  * @generated from message sdpg.task.v1.TaskProgram
@@ -103,8 +103,8 @@ export type TaskProgram = Message<"sdpg.task.v1.TaskProgram"> & {
   observe: Instruction[];
 
   /**
-   * Start of an episode: from qpos0, zero velocity and initial persistent registers,
-   * reads RANDOM_UNIFORM and ends with STORE_QPOS and STORE_QVEL.
+   * Start of an episode: from qpos0, zero velocity, zero activation and initial persistent
+   * registers, reads RANDOM_UNIFORM and ends with STORE_QPOS and STORE_QVEL.
    *
    * @generated from field: repeated sdpg.task.v1.Instruction reset = 12;
    */
@@ -130,6 +130,30 @@ export type TaskProgram = Message<"sdpg.task.v1.TaskProgram"> & {
    * @generated from field: repeated sdpg.task.v1.Termination terminations = 15;
    */
   terminations: Termination[];
+
+  /**
+   * What the simulator measures in each control step, in the order in which LOAD_SENSOR finds it.
+   *
+   * @generated from field: repeated sdpg.task.v1.Sensor sensors = 16;
+   */
+  sensors: Sensor[];
+
+  /**
+   * Constants of the model of which an environment has its own value, drawn at the start of an
+   * episode. No two name the same constant.
+   *
+   * @generated from field: repeated sdpg.task.v1.Parameter parameters = 17;
+   */
+  parameters: Parameter[];
+
+  /**
+   * Start of an episode, once for every environment: gives the parameters that are
+   * `per_environment` their values. Its RANDOM_UNIFORM draws belong to the environment; it may
+   * read the parameters that `reset` has drawn for the group.
+   *
+   * @generated from field: repeated sdpg.task.v1.Instruction vary = 18;
+   */
+  vary: Instruction[];
 };
 
 /**
@@ -138,6 +162,73 @@ export type TaskProgram = Message<"sdpg.task.v1.TaskProgram"> & {
  */
 export const TaskProgramSchema: GenMessage<TaskProgram> = /*@__PURE__*/
   messageDesc(file_sdpg_task_v1_task, 0);
+
+/**
+ * One measurement; the number of its values is that of its kind.
+ *
+ * @generated from message sdpg.task.v1.Sensor
+ */
+export type Sensor = Message<"sdpg.task.v1.Sensor"> & {
+  /**
+   * @generated from field: sdpg.task.v1.SensorKind kind = 1;
+   */
+  kind: SensorKind;
+
+  /**
+   * Number of the body, or of the geom for TOUCH_GEOM.
+   *
+   * @generated from field: uint32 object = 2;
+   */
+  object: number;
+
+  /**
+   * In the axes of the body instead of those of the world. Not for TOUCH.
+   *
+   * @generated from field: bool local = 3;
+   */
+  local: boolean;
+};
+
+/**
+ * Describes the message sdpg.task.v1.Sensor.
+ * Use `create(SensorSchema)` to create a new message.
+ */
+export const SensorSchema: GenMessage<Sensor> = /*@__PURE__*/
+  messageDesc(file_sdpg_task_v1_task, 1);
+
+/**
+ * One number of the model, in MuJoCo's arrays of these names.
+ *
+ * @generated from message sdpg.task.v1.Parameter
+ */
+export type Parameter = Message<"sdpg.task.v1.Parameter"> & {
+  /**
+   * @generated from field: sdpg.task.v1.ParameterField field = 1;
+   */
+  field: ParameterField;
+
+  /**
+   * Element of the array.
+   *
+   * @generated from field: uint32 index = 2;
+   */
+  index: number;
+
+  /**
+   * Every environment draws its own in `vary`; otherwise `reset` draws one for the whole group of a
+   * nominal, so that auxiliaries differ from it in their actions only.
+   *
+   * @generated from field: bool per_environment = 3;
+   */
+  perEnvironment: boolean;
+};
+
+/**
+ * Describes the message sdpg.task.v1.Parameter.
+ * Use `create(ParameterSchema)` to create a new message.
+ */
+export const ParameterSchema: GenMessage<Parameter> = /*@__PURE__*/
+  messageDesc(file_sdpg_task_v1_task, 2);
 
 /**
  * Kept registers [start, start + length).
@@ -173,7 +264,7 @@ export type PersistentRange = Message<"sdpg.task.v1.PersistentRange"> & {
  * Use `create(PersistentRangeSchema)` to create a new message.
  */
 export const PersistentRangeSchema: GenMessage<PersistentRange> = /*@__PURE__*/
-  messageDesc(file_sdpg_task_v1_task, 1);
+  messageDesc(file_sdpg_task_v1_task, 3);
 
 /**
  * @generated from message sdpg.task.v1.Observation
@@ -222,7 +313,7 @@ export type Observation = Message<"sdpg.task.v1.Observation"> & {
  * Use `create(ObservationSchema)` to create a new message.
  */
 export const ObservationSchema: GenMessage<Observation> = /*@__PURE__*/
-  messageDesc(file_sdpg_task_v1_task, 2);
+  messageDesc(file_sdpg_task_v1_task, 4);
 
 /**
  * @generated from message sdpg.task.v1.RewardTerm
@@ -246,7 +337,7 @@ export type RewardTerm = Message<"sdpg.task.v1.RewardTerm"> & {
  * Use `create(RewardTermSchema)` to create a new message.
  */
 export const RewardTermSchema: GenMessage<RewardTerm> = /*@__PURE__*/
-  messageDesc(file_sdpg_task_v1_task, 3);
+  messageDesc(file_sdpg_task_v1_task, 5);
 
 /**
  * @generated from message sdpg.task.v1.Termination
@@ -268,7 +359,7 @@ export type Termination = Message<"sdpg.task.v1.Termination"> & {
  * Use `create(TerminationSchema)` to create a new message.
  */
 export const TerminationSchema: GenMessage<Termination> = /*@__PURE__*/
-  messageDesc(file_sdpg_task_v1_task, 4);
+  messageDesc(file_sdpg_task_v1_task, 6);
 
 /**
  * @generated from message sdpg.task.v1.Instruction
@@ -345,7 +436,161 @@ export type Instruction = Message<"sdpg.task.v1.Instruction"> & {
  * Use `create(InstructionSchema)` to create a new message.
  */
 export const InstructionSchema: GenMessage<Instruction> = /*@__PURE__*/
-  messageDesc(file_sdpg_task_v1_task, 5);
+  messageDesc(file_sdpg_task_v1_task, 7);
+
+/**
+ * Velocities belong to the present state. Accelerations and forces are those of the last physics
+ * step, as MuJoCo's sensors after mj_step; at the start of an episode they are 0.
+ *
+ * @generated from enum sdpg.task.v1.SensorKind
+ */
+export enum SensorKind {
+  /**
+   * @generated from enum value: SENSOR_KIND_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * [3] m/s, of the body's origin.
+   *
+   * @generated from enum value: SENSOR_KIND_LINEAR_VELOCITY = 1;
+   */
+  LINEAR_VELOCITY = 1,
+
+  /**
+   * [3] rad/s.
+   *
+   * @generated from enum value: SENSOR_KIND_ANGULAR_VELOCITY = 2;
+   */
+  ANGULAR_VELOCITY = 2,
+
+  /**
+   * [3] m/s^2, of the body's origin, gravity included: a body at rest measures +9.81 upwards.
+   *
+   * @generated from enum value: SENSOR_KIND_LINEAR_ACCELERATION = 3;
+   */
+  LINEAR_ACCELERATION = 3,
+
+  /**
+   * [3] rad/s^2.
+   *
+   * @generated from enum value: SENSOR_KIND_ANGULAR_ACCELERATION = 4;
+   */
+  ANGULAR_ACCELERATION = 4,
+
+  /**
+   * [3] N, sum of the contact forces that act on the body.
+   *
+   * @generated from enum value: SENSOR_KIND_CONTACT_FORCE = 5;
+   */
+  CONTACT_FORCE = 5,
+
+  /**
+   * [1] N, sum of the normal forces of the contacts of all the body's geoms, or of one geom.
+   *
+   * @generated from enum value: SENSOR_KIND_TOUCH_BODY = 6;
+   */
+  TOUCH_BODY = 6,
+
+  /**
+   * @generated from enum value: SENSOR_KIND_TOUCH_GEOM = 7;
+   */
+  TOUCH_GEOM = 7,
+}
+
+/**
+ * Describes the enum sdpg.task.v1.SensorKind.
+ */
+export const SensorKindSchema: GenEnum<SensorKind> = /*@__PURE__*/
+  enumDesc(file_sdpg_task_v1_task, 0);
+
+/**
+ * The arrays. The values of an environment are absolute and replace the model's.
+ *
+ * @generated from enum sdpg.task.v1.ParameterField
+ */
+export enum ParameterField {
+  /**
+   * @generated from enum value: PARAMETER_FIELD_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * [nbody] kg.
+   *
+   * @generated from enum value: PARAMETER_FIELD_BODY_MASS = 1;
+   */
+  BODY_MASS = 1,
+
+  /**
+   * [nbody*3] kg m^2, along the principal axes.
+   *
+   * @generated from enum value: PARAMETER_FIELD_BODY_INERTIA = 2;
+   */
+  BODY_INERTIA = 2,
+
+  /**
+   * [nbody*3] m, centre of mass in the body's frame.
+   *
+   * @generated from enum value: PARAMETER_FIELD_BODY_IPOS = 3;
+   */
+  BODY_IPOS = 3,
+
+  /**
+   * [ngeom*3] sliding, torsional, rolling.
+   *
+   * @generated from enum value: PARAMETER_FIELD_GEOM_FRICTION = 4;
+   */
+  GEOM_FRICTION = 4,
+
+  /**
+   * [nv] kg m^2 or kg.
+   *
+   * @generated from enum value: PARAMETER_FIELD_DOF_ARMATURE = 5;
+   */
+  DOF_ARMATURE = 5,
+
+  /**
+   * [nv] N m s/rad or N s/m.
+   *
+   * @generated from enum value: PARAMETER_FIELD_DOF_DAMPING = 6;
+   */
+  DOF_DAMPING = 6,
+
+  /**
+   * [njnt] N m/rad or N/m.
+   *
+   * @generated from enum value: PARAMETER_FIELD_JNT_STIFFNESS = 7;
+   */
+  JNT_STIFFNESS = 7,
+
+  /**
+   * [nu] first gain parameter.
+   *
+   * @generated from enum value: PARAMETER_FIELD_ACTUATOR_GAIN = 8;
+   */
+  ACTUATOR_GAIN = 8,
+
+  /**
+   * [nu*3] first three bias parameters.
+   *
+   * @generated from enum value: PARAMETER_FIELD_ACTUATOR_BIAS = 9;
+   */
+  ACTUATOR_BIAS = 9,
+
+  /**
+   * [nq] zero of a slide or hinge joint, m or rad.
+   *
+   * @generated from enum value: PARAMETER_FIELD_QPOS0 = 10;
+   */
+  QPOS0 = 10,
+}
+
+/**
+ * Describes the enum sdpg.task.v1.ParameterField.
+ */
+export const ParameterFieldSchema: GenEnum<ParameterField> = /*@__PURE__*/
+  enumDesc(file_sdpg_task_v1_task, 1);
 
 /**
  * Unless an operation says otherwise, `length` results from operands a, b, c.
@@ -585,11 +830,33 @@ export enum Opcode {
   LOAD_PROGRESS = 87,
 
   /**
-   * [length] independent uniforms in [0, 1), only in `reset`; `index` is the draw's number.
+   * [length] independent uniforms in [0, 1), only in `reset` and `vary`; `index` is the draw's
+   * number in its section.
    *
    * @generated from enum value: OPCODE_RANDOM_UNIFORM = 88;
    */
   RANDOM_UNIFORM = 88,
+
+  /**
+   * Values of the sensors, one after another. Not in `reset` and `vary`.
+   *
+   * @generated from enum value: OPCODE_LOAD_SENSOR = 89;
+   */
+  LOAD_SENSOR = 89,
+
+  /**
+   * [nparameter] values of the program's parameters; in `reset` and `vary` those stored so far.
+   *
+   * @generated from enum value: OPCODE_LOAD_PARAMETER = 90;
+   */
+  LOAD_PARAMETER = 90,
+
+  /**
+   * [na] activations of the actuators.
+   *
+   * @generated from enum value: OPCODE_LOAD_ACT = 91;
+   */
+  LOAD_ACT = 91,
 
   /**
    * Stores of `length` registers at a, beginning at element `index` of the destination.
@@ -607,11 +874,18 @@ export enum Opcode {
    * @generated from enum value: OPCODE_STORE_CTRL = 102;
    */
   STORE_CTRL = 102,
+
+  /**
+   * Each parameter exactly once, in the section it belongs to.
+   *
+   * @generated from enum value: OPCODE_STORE_PARAMETER = 103;
+   */
+  STORE_PARAMETER = 103,
 }
 
 /**
  * Describes the enum sdpg.task.v1.Opcode.
  */
 export const OpcodeSchema: GenEnum<Opcode> = /*@__PURE__*/
-  enumDesc(file_sdpg_task_v1_task, 0);
+  enumDesc(file_sdpg_task_v1_task, 2);
 
