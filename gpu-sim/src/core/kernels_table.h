@@ -9,6 +9,19 @@
 namespace sdpg::core {
 SDPG_ISA_BEGIN
 
+// Contacts that the emulated table keeps in the first piece of its scratch memory: few, so that
+// tests reach the second.
+inline constexpr int kEmulatedContacts = 2;
+
+// Divides a worker's scratch memory.
+template <class P, class Team>
+Workspace workspace(const Model& model, void* memory) {
+  if constexpr (Team::members == 1) return {memory};
+  const Workspace first{memory, memory, kEmulatedContacts};
+  const std::size_t near = (Scratch<P, Team>(model, first).bytes() + 63) / 64 * 64;
+  return {memory, static_cast<unsigned char*>(memory) + near, kEmulatedContacts};
+}
+
 // The team a table computes with; kernels_emulated.cc has one of its own.
 template <class Team>
 Team team_of_table() {
@@ -17,7 +30,7 @@ Team team_of_table() {
 
 template <class P, class Team>
 Scratch<P, Team> open_scratch(const Model& model, const BlockView& view, void* memory) {
-  Scratch<P, Team> s(model, memory);
+  Scratch<P, Team> s(model, workspace<P, Team>(model, memory));
   s.team = team_of_table<Team>();
   s.qpos = static_cast<P*>(view.qpos);
   s.qvel = static_cast<P*>(view.qvel);
@@ -35,7 +48,8 @@ void set_status(const BlockView& view, std::uint32_t lanes, StatusBit bit) {
 template <class P, class Team>
 std::size_t table_scratch_bytes(const Model& model) {
   alignas(64) unsigned char header[64];  // never written: only offsets are computed
-  return Scratch<P, Team>(model, header).bytes();
+  const Scratch<P, Team> s(model, workspace<P, Team>(model, header));
+  return (s.bytes() + 63) / 64 * 64 + s.far_bytes();
 }
 
 template <class P, class Team>
@@ -76,7 +90,7 @@ void table_forward(const Model& model, const BlockView& view, void* memory, void
 
 template <class P, class Team>
 int table_contacts(const Model& model, const void* memory, int lane, double* out) {
-  const Scratch<P, Team> s(model, const_cast<void*>(memory));
+  const Scratch<P, Team> s(model, workspace<P, Team>(model, const_cast<void*>(memory)));
   int count = 0;
   for (int c = 0; c < *s.kept_contact_count; ++c) {
     const Contact<P>& contact = s.contacts[c];

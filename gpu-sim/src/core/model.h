@@ -145,7 +145,7 @@ struct Model {
 
 // Whether a degree of freedom turns: its motion has a rotational part. The first three of a free
 // joint and a slide only translate.
-inline bool is_angular(const Model& model, int dof) { return model.dof_angular[dof]; }
+SDPG_FN bool is_angular(const Model& model, int dof) { return model.dof_angular[dof]; }
 
 template <class T>
 SDPG_FN const Constants<T>& constants(const Model& model);

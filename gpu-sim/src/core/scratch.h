@@ -1,5 +1,8 @@
 // Everything one block's step computes, in scratch memory of the worker thread. The arrays are cut
 // from one piece of memory each time (a few additions), in the order in which the stages use them.
+// On CUDA that piece is the team's share of shared memory, which is small: what grows with the
+// model's worst case lies there for the first `kept` contacts only, and in a second piece for the
+// rest. Stages see one array either way.
 #pragma once
 
 #include "core/model.h"
@@ -39,9 +42,35 @@ struct Limit {
   typename P::Scalar sign;  // +1 at the lower end, -1 at the upper
 };
 
+// An array whose first `kept` items are in one memory and the others in another.
+template <class X>
+struct Parted {
+  X *near, *far;
+  int kept;
+  SDPG_INLINE X& operator[](int i) const { return i < kept ? near[i] : far[i - kept]; }
+};
+template <class X, class Team, bool = (Team::members > 1)>
+struct ItemsOf {
+  using type = X*;
+};
+template <class X, class Team>
+struct ItemsOf<X, Team, true> {
+  using type = Parted<X>;
+};
+
+// Memory of a Scratch: 64-byte aligned, `far` only for teams of several members.
+struct Workspace {
+  void* near;
+  void* far = nullptr;
+  int kept = 0;  // contacts in `near`
+};
+
 template <class P, class Team = Alone>
 struct Scratch {
   using T = typename P::Scalar;
+  // An array with an item per contact; index it, it need not be in one piece.
+  template <class X>
+  using Items = typename ItemsOf<X, Team>::type;
   const Model& model;
   const Constants<T>& k;
   Team team{};
@@ -66,19 +95,20 @@ struct Scratch {
   P *new_qpos, *new_qvel;                          // [nq], [nv]
   std::uint32_t bad_lanes = 0;                     // lanes that met a non-finite or huge number
 
-  P* jacobian;           // [max_contacts][3][max_chain]
-  Contact<P>* contacts;  // [max_contacts]
-  Limit<P>* limits;      // [max_limits]
+  Items<Contact<P>> contacts;  // [max_contacts]
+  Limit<P>* limits;            // [max_limits]
   int contact_count = 0, limit_count = 0;
   int* kept_contact_count;  // of the last evaluation, for Kernels::contacts
 
-  SDPG_FN Scratch(const Model& m, void* memory) : model(m), k(constants<T>(m)) {
-    bytes_ = static_cast<unsigned char*>(memory);
+  SDPG_FN Scratch(const Model& m, const Workspace& memory) : model(m), k(constants<T>(m)) {
+    bytes_ = static_cast<unsigned char*>(memory.near);
+    far_bytes_ = static_cast<unsigned char*>(memory.far);
+    kept_ = Team::members == 1 || memory.kept > m.max_contacts ? m.max_contacts : memory.kept;
     const unsigned nb = static_cast<unsigned>(m.nbody), nv = static_cast<unsigned>(m.nv);
     const unsigned ng = static_cast<unsigned>(m.ngeom), tri = nv * (nv + 1) / 2;
     kept_contact_count = reinterpret_cast<int*>(bytes_);
     used_ = 64;
-    cut(contacts, static_cast<unsigned>(m.max_contacts));
+    cut_items(contacts, 1);
     cut(xpos, nb * 3);
     cut(xquat, nb * 4);
     cut(xmat, nb * 9);
@@ -104,20 +134,45 @@ struct Scratch {
     cut(new_qpos, static_cast<unsigned>(m.nq));
     cut(new_qvel, nv);
     cut(limits, static_cast<unsigned>(m.max_limits));
-    cut(jacobian, static_cast<unsigned>(m.max_contacts) * 3u * static_cast<unsigned>(m.max_chain));
+    cut_items(jacobian_, 3u * static_cast<unsigned>(m.max_chain));
   }
   SDPG_FN std::size_t bytes() const { return used_; }
-  SDPG_FN P* rows(int contact) const { return jacobian + contact * 3 * model.max_chain; }
+  SDPG_FN std::size_t far_bytes() const { return far_used_; }
+  // Rows of the contact's Jacobian, [3][max_chain].
+  SDPG_FN P* rows(int contact) const { return &jacobian_[contact * 3 * model.max_chain]; }
 
  private:
+  // Packs are aligned to themselves; numbers of one environment need not waste a cache line each.
+  static constexpr std::size_t kAlign = Team::members == 1 ? 64 : 8;
+
+  template <class X>
+  SDPG_FN static X* take(unsigned char* memory, std::size_t& used, std::size_t count) {
+    static_assert(alignof(X) <= kAlign);
+    X* const out = reinterpret_cast<X*>(memory + used);
+    used += (count * sizeof(X) + kAlign - 1) / kAlign * kAlign;
+    return out;
+  }
   template <class X>
   SDPG_FN void cut(X*& pointer, std::size_t count) {
-    static_assert(alignof(X) <= 64);
-    pointer = reinterpret_cast<X*>(bytes_ + used_);
-    used_ += (count * sizeof(X) + 63) / 64 * 64;
+    pointer = take<X>(bytes_, used_, count);
   }
-  unsigned char* bytes_;
-  std::size_t used_;
+  // `each` elements for every contact that is possible.
+  template <class X>
+  SDPG_FN void cut_items(X*& pointer, std::size_t each) {
+    pointer = take<X>(bytes_, used_, static_cast<unsigned>(model.max_contacts) * each);
+  }
+  template <class X>
+  SDPG_FN void cut_items(Parted<X>& items, std::size_t each) {
+    items.kept = kept_ * static_cast<int>(each);
+    items.near = take<X>(bytes_, used_, static_cast<unsigned>(items.kept));
+    items.far =
+        take<X>(far_bytes_, far_used_, static_cast<unsigned>(model.max_contacts - kept_) * each);
+  }
+
+  Items<P> jacobian_;  // [max_contacts][3][max_chain]
+  unsigned char *bytes_, *far_bytes_;
+  std::size_t used_ = 0, far_used_ = 0;
+  int kept_;
 };
 
 SDPG_ISA_END

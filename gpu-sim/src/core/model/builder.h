@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "core/model.h"
+#include "core/model/owned_model.h"
 #include "sdpg/model/v1/model.pb.h"
 
 namespace sdpg::core {
@@ -65,27 +66,6 @@ inline int position_count(JointType type) {
 inline int dof_count(JointType type) {
   return type == JointType::kFree ? 6 : type == JointType::kBall ? 3 : 1;
 }
-
-// The constants together with the memory they point into.
-struct OwnedModel : Model {
-  std::deque<std::vector<unsigned char>> memory;
-
-  template <class T>
-  const T* own(const std::vector<T>& values) {
-    static_assert(std::is_trivially_copyable_v<T>);
-    std::vector<unsigned char>& bytes = memory.emplace_back(values.size() * sizeof(T) + 1);
-    if (!values.empty()) std::memcpy(bytes.data(), values.data(), values.size() * sizeof(T));
-    return reinterpret_cast<const T*>(bytes.data());
-  }
-  void own(const float* Constants<float>::*single, const double* Constants<double>::*full,
-           const std::vector<double>& values) {
-    f.*single = own(std::vector<float>(values.begin(), values.end()));
-    d.*full = own(values);
-  }
-  void own(const Softness<float>* Constants<float>::*single,
-           const Softness<double>* Constants<double>::*full,
-           const std::vector<Softness<double>>& values);
-};
 
 class Builder {
  public:
