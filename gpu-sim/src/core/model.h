@@ -21,9 +21,16 @@ enum class JointType : std::int32_t { kFree = 0, kBall = 1, kSlide = 2, kHinge =
 enum class PairKind : std::int32_t {
   kPlaneSphere,
   kPlaneCapsule,
+  kPlaneEllipsoid,
+  kPlaneCylinder,
+  kPlaneBox,
   kSphereSphere,
   kSphereCapsule,
+  kSphereCylinder,
+  kSphereBox,
   kCapsuleCapsule,
+  kCapsuleBox,
+  kBoxBox,
 };
 
 // Two geoms that may touch.
@@ -36,6 +43,12 @@ struct Pair {
   // Degrees of freedom that move the two bodies relative to each other, ascending:
   // Model::pair_dof[dof_begin ...], and the sign with which each moves body2 from body1.
   int dof_begin, dof_count;
+};
+
+// Consecutive pairs between the same two bodies, which one test of the broad phase can drop.
+struct PairGroup {
+  int first_pair, pairs;  // at most 32
+  int body1, body2;
 };
 
 // Rows of a symmetric matrix below the diagonal: columns col[begin[i] .. begin[i+1]) of row i,
@@ -85,9 +98,14 @@ struct Constants {
   const T* armature;     // [nv]
   const T* damping;      // [nv]
 
-  const T* geom_pos;   // [ngeom*3] in the body's frame
-  const T* geom_axis;  // [ngeom*3] the geom's z axis in the body's frame
-  const T* geom_size;  // [ngeom*2] radius, half length
+  const T* geom_pos;     // [ngeom*3] in the body's frame
+  const T* geom_axis;    // [ngeom*3] the geom's z axis in the body's frame
+  const T* geom_turn;    // [turned_geoms*9] the three axes of a geom in the body's frame
+  const T* geom_size;    // [ngeom*3]
+  const T* pair_reach;   // [npair] distance up to which touches are sought: margin + gap
+  const T* pair_bound;   // [npair] distance of the centres above which nothing touches, -1 for none
+  const T* body_center;  // [nbody*3] of a sphere around the body's geoms, in the body's frame
+  const T* group_bound;  // [npair_group] as pair_bound, between the bodies' centres
 
   const Softness<T>* limit;    // [njnt]
   const Softness<T>* contact;  // [npair]
@@ -128,6 +146,12 @@ struct Model {
   const int* geom_body;  // [ngeom]
   const int* used_geom;  // [used_geoms] geoms of some pair
   int used_geoms;
+  const int* geom_turned;  // [ngeom] index into geom_turn where all axes count, else -1
+  int turned_geoms;
+  const PairGroup* pair_group;  // [npair_group]
+  int npair_group;
+  const int* bounded_body;  // [bounded_bodies] bodies of some group
+  int bounded_bodies;
   const Pair* pair;     // [npair]
   const int* pair_dof;  // dofs of all pairs
   const std::int8_t* pair_sign;

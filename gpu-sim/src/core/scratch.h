@@ -88,6 +88,9 @@ struct Scratch {
   P *mass, *mass_factor;  // packed lower triangles; the factor has 1/D on its diagonal
   P* hessian;
   P *geom_position, *geom_axis;                    // [ngeom*3]
+  P* geom_matrix;                                  // [turned_geoms*9]
+  P* body_center;                                  // [nbody*3]
+  int* candidates;                                 // [npair] pairs left by the broad phase
   P* passive_and_applied;                          // [nv] qfrc_smooth
   P* smooth;                                       // [nv] qacc_smooth
   P *qacc, *qfrc_constraint;                       // [nv]
@@ -123,6 +126,9 @@ struct Scratch {
     cut(hessian, tri);
     cut(geom_position, ng * 3);
     cut(geom_axis, ng * 3);
+    cut(geom_matrix, static_cast<unsigned>(m.turned_geoms) * 9);
+    cut(body_center, nb * 3);
+    cut(candidates, static_cast<unsigned>(m.npair));
     cut(passive_and_applied, nv);
     cut(smooth, nv);
     cut(qacc, nv);

@@ -24,10 +24,9 @@ TEST(Model, MakeModelNamesWhatItRefuses) {
       {"ball joint", [](Model& m) { m.mutable_joints()->set_type(3, 1); }, "joint 'thigh' of type"},
       {"friction loss", [](Model& m) { m.mutable_dofs()->set_frictionloss(4, 0.1); },
        "joint 'leg': frictionloss"},
-      {"colliding box", [](Model& m) { m.mutable_geoms()->set_type(4, 6); },
-       "geom 'foot' of type box"},
+      {"colliding mesh", [](Model& m) { m.mutable_geoms()->set_type(4, 7); },
+       "geom 'foot' of type mesh"},
       {"condim", [](Model& m) { m.mutable_geoms()->set_condim(1, 6); }, "geom 'torso': condim 6"},
-      {"plane on a body", [](Model& m) { m.mutable_geoms()->set_type(1, 0); }, "geom 'torso'"},
       {"radius", [](Model& m) { m.mutable_geoms()->set_size(12, 0); }, "geom 'foot'"},
       {"no mass", [](Model& m) { m.mutable_bodies()->set_mass(2, 0); }, "body 'thigh'"},
       {"negative inertia", [](Model& m) { m.mutable_bodies()->set_inertia(7, -1); },
@@ -75,7 +74,7 @@ TEST(Model, MakeModelCountsContactsAndRows) {
   EXPECT_EQ(nbody(*m), 5);
   // Four capsules on the floor at two ends each; torso-leg, torso-foot and thigh-foot cross at one
   // point or, parallel, at two.
-  EXPECT_EQ(max_contacts(*m), 4 * 2 + 3 * 3);
+  EXPECT_EQ(max_contacts(*m), 4 * 2 + 3 * 2);
   EXPECT_EQ(max_rows(*m), 4 * max_contacts(*m) + 2 * 3);
 }
 

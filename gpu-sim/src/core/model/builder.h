@@ -47,7 +47,16 @@ enum DisableBit {
   kDisableBits = 20,
 };
 
-enum GeomType { kPlane = 0, kSphere = 2, kCapsule = 3, kGeomTypes = 9 };
+enum GeomType {
+  kPlane = 0,
+  kHeightField = 1,
+  kSphere = 2,
+  kCapsule = 3,
+  kEllipsoid = 4,
+  kCylinder = 5,
+  kBox = 6,
+  kGeomTypes = 9
+};
 
 struct Refusal {
   std::string line;
@@ -78,6 +87,7 @@ class Builder {
     joints();
     geoms();
     pairs();
+    bounds();
     patterns();
     actuators();
     return out;
@@ -89,6 +99,7 @@ class Builder {
   int nbody = 0, njnt = 0, nq = 0, nv = 0, ngeom = 0, nu = 0, disabled = 0;
   std::vector<JointType> joint_type;  // [njnt]
   std::vector<int> body_root, body_weld;
+  std::vector<double> pair_reach;       // [npair]
   std::vector<std::vector<int>> chain;  // ascending degrees of freedom that move each body
 
   // ---- names and elementary checks --------------------------------------------------------------
@@ -125,13 +136,16 @@ class Builder {
   void joints();     // joints.cc
   void geoms();      // geoms.cc
   void pairs();      // pairs.cc
+  void bounds();     // collision.cc
   void patterns();   // patterns.cc
   void actuators();  // actuators.cc
 
   // `margin` as in the model, `inverse_weight` of the regularisation.
   Softness<double> soften(const std::string& what, const double* ref, const double* imp,
                           double margin, double inverse_weight) const;
-  void check_shape(int geom) const;
+  void check_shape(int geom) const;            // geoms.cc
+  void choose_narrow_phase(Pair& pair) const;  // collision.cc
+  double bounding_radius(int geom) const;      // collision.cc
   bool bodies_may_touch(int b1, int b2) const;
   void add_pair(int g1, int g2, std::vector<Pair>& pair, std::vector<Softness<double>>& soft,
                 std::vector<double>& friction, std::vector<int>& dofs,

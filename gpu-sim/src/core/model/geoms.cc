@@ -21,7 +21,8 @@ void Builder::geoms() {
   reals(g.margin(), ngeom, 1, "geoms.margin");
   reals(g.gap(), ngeom, 1, "geoms.gap");
   std::vector<int> owner(g.bodyid().begin(), g.bodyid().end());
-  std::vector<double> axis(ngeom * 3), shape(ngeom * 2);
+  std::vector<double> axis(ngeom * 3), turn;
+  std::vector<int> turned(ngeom, -1);
   int next = 0;
   for (int b = 0; b < nbody; ++b) {
     const int count = in.bodies().geomnum(b);
@@ -41,30 +42,38 @@ void Builder::geoms() {
     double columns[3][3];
     rotation_columns(&quat[4 * i], columns);
     for (int k = 0; k < 3; ++k) axis[3 * i + k] = columns[2][k];
-    shape[2 * i] = size[3 * i];
-    shape[2 * i + 1] = size[3 * i + 1];
+    // Planes, spheres and capsules look the same however they are turned about their axis.
+    if (g.type(i) == kPlane || g.type(i) == kSphere || g.type(i) == kCapsule) continue;
+    turned[i] = static_cast<int>(turn.size() / 9);
+    for (const auto& column : columns) turn.insert(turn.end(), column, column + 3);
   }
   out->geom_body = out->own(owner);
   out->own(&Constants<float>::geom_pos, &Constants<double>::geom_pos, pos);
   out->own(&Constants<float>::geom_axis, &Constants<double>::geom_axis, axis);
-  out->own(&Constants<float>::geom_size, &Constants<double>::geom_size, shape);
+  out->own(&Constants<float>::geom_size, &Constants<double>::geom_size, size);
+  out->own(&Constants<float>::geom_turn, &Constants<double>::geom_turn, turn);
+  out->geom_turned = out->own(turned);
+  out->turned_geoms = static_cast<int>(turn.size() / 9);
 }
 
 void Builder::check_shape(int i) const {
   const pb::Geoms& g = in.geoms();
   const int type = g.type(i);
-  if (type != kPlane && type != kSphere && type != kCapsule) {
-    static const char* names[kGeomTypes] = {"plane",    "hfield", "sphere", "capsule", "ellipsoid",
-                                            "cylinder", "box",    "mesh",   "sdf"};
+  static const char* names[kGeomTypes] = {"plane",    "hfield", "sphere", "capsule", "ellipsoid",
+                                          "cylinder", "box",    "mesh",   "sdf"};
+  static const int sizes[kGeomTypes] = {0, 0, 1, 2, 3, 2, 3, 0, 0};
+  if (type == kHeightField || type > kBox)
     refuse("unsupported: " + geom(i) + " of type " + names[type] +
-           " collides; use plane, sphere or capsule, or set contype and conaffinity to 0");
-  }
-  if (type != kPlane && !(g.size(3 * i) > 0))
-    refuse(geom(i) + ": expected a radius above 0, got " + number(g.size(3 * i)));
-  if (type == kPlane && body_weld[g.bodyid(i)] != 0)
-    refuse("unsupported: " + geom(i) + ": a plane on a moving body; fix it to the world");
-  if (type == kCapsule && !(g.size(3 * i + 1) > 0))
-    refuse(geom(i) + ": expected a half length above 0, got " + number(g.size(3 * i + 1)));
+           " collides; use plane, sphere, capsule, ellipsoid, cylinder or box, or set contype and "
+           "conaffinity to 0");
+  for (int k = 0; k < sizes[type]; ++k)
+    if (!(g.size(3 * i + k) > 0))
+      refuse(geom(i) + ": expected a size above 0, got " + number(g.size(3 * i + k)) + " as the " +
+             std::to_string(k + 1) +
+             (k == 0   ? "st"
+              : k == 1 ? "nd"
+                       : "rd") +
+             " of a " + names[type]);
   if (g.condim(i) != 1 && g.condim(i) != 3)
     refuse("unsupported: " + geom(i) + ": condim " + std::to_string(g.condim(i)) + "; use 1 or 3");
   if (g.friction(3 * i) < 0 || g.solmix(i) < 0 || g.margin(i) < 0 || g.gap(i) < 0)

@@ -66,18 +66,6 @@ void Builder::add_pair(int g1, int g2, std::vector<Pair>& pair, std::vector<Soft
   p.geom2 = g2;
   p.body1 = g.bodyid(g1);
   p.body2 = g.bodyid(g2);
-  const bool capsule = g.type(g2) == kCapsule;
-  if (g.type(g1) == kPlane) {
-    p.kind = capsule ? PairKind::kPlaneCapsule : PairKind::kPlaneSphere;
-    p.contacts = capsule ? 2 : 1;
-  } else if (g.type(g1) == kSphere) {
-    p.kind = capsule ? PairKind::kSphereCapsule : PairKind::kSphereSphere;
-    p.contacts = 1;
-  } else {
-    p.kind = PairKind::kCapsuleCapsule;
-    p.contacts = 3;  // crossing lanes make one, parallel lanes up to two
-  }
-
   // Parameters of the pair: from the geom of higher priority, else mixed.
   double ref[2], imp[5], mu;
   if (g.priority(g1) != g.priority(g2)) {
@@ -121,6 +109,9 @@ void Builder::add_pair(int g1, int g2, std::vector<Pair>& pair, std::vector<Soft
     signs.push_back(second ? 1 : -1);
   }
   p.dof_count = static_cast<int>(dofs.size()) - p.dof_begin;
+  const double reach = margin + g.gap(g1) + g.gap(g2);
+  choose_narrow_phase(p);
+  pair_reach.push_back(reach);
   soft.push_back(soften(geom(g1) + " and " + geom(g2), ref, imp, margin, edge));
   friction.push_back(mu);
   pair.push_back(p);
