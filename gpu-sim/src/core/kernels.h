@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 namespace sdpg::model::v1 {
 class Model;
@@ -23,13 +24,43 @@ namespace sdpg::core {
 // Checked, flattened model constants shared by all tables; opaque outside core/.
 struct Model;
 
-// Checks the message and builds the constants. On failure returns null and one line in
-// `error` that names the element ("unsupported: tendon 'x'", "geom 'foot': mass ...").
+// Model constants of which an environment may have its own value (numbers of
+// sdpg.task.v1.ParameterField, where each is explained). MuJoCo's names and units; values are
+// absolute. What MuJoCo derives from them when it compiles (invweight0, meaninertia) stays the
+// model's, as it does when an mjModel is edited.
+enum class Parameter : std::int32_t {
+  kBodyMass = 1,
+  kBodyInertia = 2,
+  kBodyIpos = 3,
+  kGeomFriction = 4,
+  kDofArmature = 5,
+  kDofDamping = 6,
+  kJntStiffness = 7,
+  kActuatorGain = 8,  // actuator_gainprm[0]
+  kActuatorBias = 9,  // actuator_biasprm[0..2], three an actuator
+  kQpos0 = 10,        // of slides and hinges
+};
+inline constexpr int kParameterFields = 11;  // 0 is none
+struct ParameterSlot {
+  Parameter field;
+  int index;  // element of MuJoCo's array of that name
+};
+
+// Checks the message and builds the constants; slot i of `slots` reads BlockView::parameters[i]. On
+// failure returns null and one line in `error` that names the element ("unsupported: tendon 'x'",
+// "geom 'foot': mass ...").
+std::shared_ptr<const Model> make_model(const sdpg::model::v1::Model& message,
+                                        const std::vector<ParameterSlot>& slots,
+                                        std::string* error);
 std::shared_ptr<const Model> make_model(const sdpg::model::v1::Model& message, std::string* error);
 
 int nq(const Model&);
 int nv(const Model&);
 int nu(const Model&);
+int na(const Model&);
+int nparameters(const Model&);
+// The model's own value of the number a slot replaces.
+double parameter_default(const Model&, ParameterSlot);
 int nbody(const Model&);
 // Upper bound of simultaneous contacts and constraint rows, known from the geom pairs.
 int max_contacts(const Model&);
@@ -61,25 +92,6 @@ struct Sensor {
 inline constexpr int sensor_values(SensorKind kind) {
   return kind == SensorKind::kTouchBody || kind == SensorKind::kTouchGeom ? 1 : 3;
 }
-
-// Model constants of which an environment may have its own value (numbers of
-// sdpg.task.v1.ParameterField, where each is explained).
-enum class Parameter : std::int32_t {
-  kBodyMass = 1,
-  kBodyInertia = 2,
-  kBodyIpos = 3,
-  kGeomFriction = 4,
-  kDofArmature = 5,
-  kDofDamping = 6,
-  kJntStiffness = 7,
-  kActuatorGain = 8,
-  kActuatorBias = 9,
-  kQpos0 = 10,
-};
-struct ParameterSlot {
-  Parameter field;
-  int index;  // element of MuJoCo's array of that name
-};
 
 // Pointers into one block's state; T is float or double according to the table. All of it
 // is plain memory of the caller, 64-byte aligned, `[count][lane]`.

@@ -36,6 +36,8 @@ Scratch<P, Team> open_scratch(const Model& model, const BlockView& view, void* m
   s.qvel = static_cast<P*>(view.qvel);
   s.ctrl = static_cast<P*>(view.ctrl);
   s.warmstart = static_cast<P*>(view.qacc_warmstart);
+  s.act = static_cast<P*>(view.act);
+  s.parameters = static_cast<const P*>(view.parameters);
   return s;
 }
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "core/fn.h"
+#include "core/kernels.h"
 
 namespace sdpg::core {
 
@@ -14,6 +15,17 @@ inline constexpr int kMaxBodies = 256;
 inline constexpr int kMaxDofs = 128;
 inline constexpr int kMaxGeoms = 512;
 inline constexpr int kMaxPairs = 4096;
+
+// Integrators, with mjtIntegrator's numbers.
+enum class Integrator : std::int32_t { kEuler = 0, kImplicitFast = 3 };
+
+// Activation dynamics of an actuator (mjtDyn).
+enum class DynamicsType : std::int32_t {
+  kNone = 0,
+  kIntegrator = 1,
+  kFilter = 2,
+  kFilterExact = 3
+};
 
 enum class JointType : std::int32_t { kFree = 0, kBall = 1, kSlide = 2, kHinge = 3 };
 
@@ -56,6 +68,9 @@ struct PairGroup {
 struct Pattern {
   const int* begin;
   const int* col;
+  // The same by columns: rows below[below_begin[j] .. below_begin[j+1]) have an entry in column j.
+  const int* below_begin;
+  const int* below;
 };
 SDPG_FN constexpr int triangle(int i, int j) { return i * (i + 1) / 2 + j; }
 
@@ -84,19 +99,22 @@ struct Constants {
   const T* body_quat;  // [nbody*4]
   const T* body_ipos;  // [nbody*3]
   const T* body_mass;  // [nbody]
+  const T* gravcomp;   // [nbody] share of the weight
   // Inertia about the centre of mass: base * 1 + sum of weight_k * axis_k axis_k', k < 2.
   const T* inertia_base;    // [nbody]
   const T* inertia_weight;  // [nbody*2]
   const T* inertia_axis;    // [nbody*2*3] in the body's frame
+  const T* body_inertia;    // [nbody*3] diagonal, of bodies whose inertia varies
 
-  const T* jnt_pos;      // [njnt*3]
-  const T* jnt_axis;     // [njnt*3]
-  const T* qpos0;        // [nq]
-  const T* qpos_spring;  // [nq]
-  const T* jnt_range;    // [njnt*2]
-  const T* stiffness;    // [njnt]
-  const T* armature;     // [nv]
-  const T* damping;      // [nv]
+  const T* jnt_pos;          // [njnt*3]
+  const T* jnt_axis;         // [njnt*3]
+  const T* qpos0;            // [nq]
+  const T* qpos_spring;      // [nq]
+  const T* jnt_range;        // [njnt*2]
+  const T* stiffness;        // [njnt]
+  const T* armature;         // [nv]
+  const T* damping;          // [nv]
+  const T* jnt_actfrcrange;  // [njnt*2]
 
   const T* geom_pos;     // [ngeom*3] in the body's frame
   const T* geom_axis;    // [ngeom*3] the geom's z axis in the body's frame
@@ -106,32 +124,49 @@ struct Constants {
   const T* pair_bound;   // [npair] distance of the centres above which nothing touches, -1 for none
   const T* body_center;  // [nbody*3] of a sphere around the body's geoms, in the body's frame
   const T* group_bound;  // [npair_group] as pair_bound, between the bodies' centres
+  const T* geom_friction;  // [ngeom*3] sliding, torsional, rolling
 
   const Softness<T>* limit;    // [njnt]
   const Softness<T>* contact;  // [npair]
   const T* friction;           // [npair] sliding
 
-  const T* gear;         // [nu]
-  const T* gain;         // [nu]
+  const T* gear;         // [nu*6]
+  const T* gain;         // [nu] force per input
+  const T* gain_slope;   // [nu*2] change of the gain per length, per velocity
   const T* bias;         // [nu*3] constant, per length, per velocity
+  const T* act_rate;     // [nu] 1 / time constant of a filter
+  const T* act_step;     // [nu] seconds by which act_dot counts in a step
+  const T* act_range;    // [nu*2]
   const T* ctrl_range;   // [nu*2]
   const T* force_range;  // [nu*2]
 };
 
 struct Model {
-  int nq, nv, nu, nbody, njnt, ngeom, npair;
+  int nq, nv, nu, na, nbody, njnt, ngeom, npair;
   int max_contacts, max_limits, max_chain;
   int iterations, ls_iterations;
   bool warm_start;
-  bool implicit_damping;  // some joint is damped and Euler takes the damping implicitly
-  bool has_stiffness;
+  bool implicit;  // velocity-dependent forces are taken at the end of the step
+  bool has_gravcomp;
+  Integrator integrator;
+
+  // Elements whose constants differ between environments, see parameter.h: for every field a slot,
+  // or -1, for each number of its flat array; null where the field has no slot at all.
+  const int* slots[kParameterFields];
+  int nparameters;
 
   const int* body_parent;  // [nbody]
   const int* body_root;    // [nbody] body whose position is the reference point of the tree
   const int* body_jnt;     // [nbody+1] first joint
   const int* body_dof;     // [nbody+1] first degree of freedom
-  const std::uint8_t* body_turned;   // [nbody] the frame in the parent is rotated
-  const std::uint8_t* inertia_axes;  // [nbody] 0 spherical, 1 axisymmetric, 2 general
+  const std::uint8_t* body_turned;          // [nbody] the frame in the parent is rotated
+  const std::uint8_t* inertia_axes;         // [nbody] 0 spherical, 1 axisymmetric, 2 general
+  const std::uint8_t* body_inertia_varies;  // [nbody] between environments
+  // Bodies of equal depth in the tree, the world left out: level_body[level_begin[l] ...]; and the
+  // children of every body: child[child_begin[b] ...].
+  int nlevel;
+  const int *level_begin, *level_body;
+  const int *child_begin, *child;
 
   const JointType* jnt_type;        // [njnt]
   const int* jnt_qposadr;           // [njnt] first of its positions
@@ -140,7 +175,11 @@ struct Model {
   const int* dof_bodyid;            // [nv]
   const int* dof_jntid;             // [nv]
   const std::uint8_t* dof_angular;  // [nv] see is_angular()
-  Pattern mass;                     // ancestors of each degree of freedom
+  const int* spring_jnt;            // [nspring] joints with stiffness
+  int nspring;
+  const std::uint8_t* jnt_actgravcomp;    // [njnt]
+  const std::uint8_t* jnt_actfrclimited;  // [njnt]
+  Pattern mass;                           // ancestors of each degree of freedom
   Pattern hessian;  // mass plus what contacts couple plus the fill of the factorisation
 
   const int* geom_body;  // [ngeom]
@@ -159,6 +198,14 @@ struct Model {
   int nlimited;
 
   const int* act_jnt;                     // [nu] joint driven
+  const int* act_dofnum;                  // [nu] degrees of freedom of that joint
+  const int *jnt_act_begin, *jnt_act;     // [njnt+1] actuators that drive each joint
+  const DynamicsType* act_dyntype;        // [nu]
+  const int* act_actadr;                  // [nu] its activation, or -1
+  const int* actuator_of_act;             // [na]
+  const std::uint8_t* act_actlimited;     // [nu]
+  const std::uint8_t* act_early;          // [nu] the force comes from the next activation
+  const std::uint8_t* act_affine_gain;    // [nu] the gain depends on length or velocity
   const std::uint8_t* act_ctrl_limited;   // [nu]
   const std::uint8_t* act_force_limited;  // [nu]
   const std::uint8_t* act_affine;         // [nu] there is a bias

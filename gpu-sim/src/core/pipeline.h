@@ -27,45 +27,95 @@ SDPG_FN std::uint32_t forward(Scratch<P, Team>& s) {
   passive_forces(s);
   actuator_forces(s);
   crb(s);
-  for (int i = 0; i < triangle(s.model.nv, 0); ++i) s.mass_factor[i] = s.mass[i];
-  factor(s.model.mass, s.model.nv, s.mass_factor);
+  s.team.each(0, triangle(s.model.nv, 0), [&](int i) { s.mass_factor[i] = s.mass[i]; });
+  factor(s.team, s.model.mass, s.model.nv, s.mass_factor);
   smooth_acceleration(s);
   constraint(s);
   return solve(s);
 }
 
-// Semi-implicit Euler; joint damping is taken at the end of the step, which changes the
-// acceleration to (M + h B)^-1 times the force.
+// Row i of M - h times the derivative of the smooth forces by velocity (mjd_smooth_vel without the
+// bias): damping, and for implicitfast what actuators add. The couplings within a joint that
+// several dofs share lie in the pattern of M, since each of these dofs carries the next.
+template <class P, class Team>
+SDPG_FN void implicit_row(Scratch<P, Team>& s, int i) {
+  using T = typename P::Scalar;
+  const Model& m = s.model;
+  const P h = P(s.k.timestep);
+  P* row = s.mass_factor + triangle(i, 0);
+  for (int j = 0; j <= i; ++j) row[j] = s.mass[triangle(i, j)];
+  row[i] += h * parameter(s, Parameter::kDofDamping, i);
+  if (m.integrator != Integrator::kImplicitFast) return;
+  const int j = m.dof_jntid[i], first = m.jnt_dofadr[j];
+  for (int n = m.jnt_act_begin[j]; n < m.jnt_act_begin[j + 1]; ++n) {
+    const int a = m.jnt_act[n];
+    if (!m.act_affine[a] && !m.act_affine_gain[a]) continue;
+    P slope = m.act_affine[a] ? parameter(s, Parameter::kActuatorBias, 3 * a + 2) : P(T(0));
+    if (m.act_affine_gain[a]) slope += s.actuator_input[a] * constant<P>(s.k.gain_slope, 2 * a + 1);
+    if (m.act_force_limited[a]) {
+      // A force at its bound does not change with velocity.
+      const P force = s.actuator_force[a];
+      slope = keep((force > constant<P>(s.k.force_range, 2 * a)) &
+                       (force < constant<P>(s.k.force_range, 2 * a + 1)),
+                   slope);
+    }
+    slope = slope * (h * constant<P>(s.k.gear, 6 * a + i - first));
+    for (int d = first; d <= i; ++d) row[d] -= slope * constant<P>(s.k.gear, 6 * a + d - first);
+  }
+}
+
+// The positions of one joint after the step.
+template <class P, class Team>
+SDPG_FN void integrate_joint(Scratch<P, Team>& s, int j) {
+  const Model& m = s.model;
+  const P h = P(s.k.timestep);
+  const JointType type = m.jnt_type[j];
+  int at = m.jnt_qposadr[j], d = m.jnt_dofadr[j];
+  const int straight = type == JointType::kFree ? 3 : type == JointType::kBall ? 0 : 1;
+  for (int i = 0; i < straight; ++i, ++at, ++d) s.new_qpos[at] = s.qpos[at] + h * s.new_qvel[d];
+  if (straight == 1) return;
+  load_unit_quaternion(s.new_qpos + at, s.qpos + at);
+  integrate_quaternion(s.new_qpos + at, load3(s.new_qvel + d), h);
+}
+
+// Semi-implicit Euler. Velocity-dependent forces are taken at the end of the step (joint damping
+// with Euler, actuators too with implicitfast), which changes the acceleration to
+// (M - h dF/dv)^-1 times the force.
 template <class P, class Team>
 SDPG_FN void integrate(Scratch<P, Team>& s) {
   using T = typename P::Scalar;
   const Model& m = s.model;
   const P h = P(s.k.timestep);
   P* acceleration = s.qacc;
-  if (m.implicit_damping) {
-    for (int i = 0; i < triangle(m.nv, 0); ++i) s.mass_factor[i] = s.mass[i];
-    for (int i = 0; i < m.nv; ++i) s.mass_factor[triangle(i, i)] += h * constant<P>(s.k.damping, i);
-    factor(m.mass, m.nv, s.mass_factor);
+  if (m.implicit) {
     acceleration = s.search;
-    for (int i = 0; i < m.nv; ++i)
+    s.team.each(0, m.nv, [&](int i) {
+      implicit_row(s, i);
       acceleration[i] = s.passive_and_applied[i] + s.qfrc_constraint[i];
-    solve_factored(m.mass, m.nv, s.mass_factor, acceleration);
+    });
+    factor(s.team, m.mass, m.nv, s.mass_factor);
+    solve_factored(s.team, m.mass, m.nv, s.mass_factor, acceleration);
   }
   const P largest = P(kLargest<T>);
-  auto good = all_lanes<P>();
-  for (int i = 0; i < m.nv; ++i) {
-    s.new_qvel[i] = s.qvel[i] + h * acceleration[i];
-    s.new_qpos[i] = s.qpos[i] + h * s.new_qvel[i];
-    good = good & (abs(s.qpos[i]) <= largest) & (abs(s.qvel[i]) <= largest) &
-           (abs(s.qacc[i]) <= largest) & (abs(s.new_qvel[i]) <= largest) &
-           (abs(s.new_qpos[i]) <= largest);
-  }
-  s.bad_lanes |= bits(!good);
-  for (int i = 0; i < m.nv; ++i) {
-    s.qpos[i] = select(good, s.new_qpos[i], s.qpos[i]);
+  const auto beyond = [&](P x) { return !(abs(x) <= largest); };
+  s.team.each(0, m.nv, [&](int i) { s.new_qvel[i] = s.qvel[i] + h * acceleration[i]; });
+  s.team.each(0, m.njnt, [&](int j) { integrate_joint(s, j); });
+  s.team.each(0, m.na, [&](int i) { s.new_act[i] = next_activation(s, m.actuator_of_act[i]); });
+  std::uint32_t bad = s.team.unite(0, m.nv, [&](int i) {
+    return bits(beyond(s.qvel[i]) | beyond(s.qacc[i]) | beyond(s.new_qvel[i]));
+  });
+  bad |=
+      s.team.unite(0, m.nq, [&](int i) { return bits(beyond(s.qpos[i]) | beyond(s.new_qpos[i])); });
+  bad |=
+      s.team.unite(0, m.na, [&](int i) { return bits(beyond(s.act[i]) | beyond(s.new_act[i])); });
+  s.bad_lanes |= bad;
+  const auto good = !from_bits<P>(bad);
+  s.team.each(0, m.nq, [&](int i) { s.qpos[i] = select(good, s.new_qpos[i], s.qpos[i]); });
+  s.team.each(0, m.nv, [&](int i) {
     s.qvel[i] = select(good, s.new_qvel[i], s.qvel[i]);
     s.warmstart[i] = select(good, s.qacc[i], s.warmstart[i]);
-  }
+  });
+  s.team.each(0, m.na, [&](int i) { s.act[i] = select(good, s.new_act[i], s.act[i]); });
 }
 
 SDPG_ISA_END

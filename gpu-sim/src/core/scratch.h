@@ -76,7 +76,8 @@ struct Scratch {
   Team team{};
 
   // State of the block, plain memory of the caller.
-  P *qpos, *qvel, *ctrl, *warmstart;
+  P *qpos, *qvel, *ctrl, *warmstart, *act;
+  const P* parameters;  // [nparameters] what differs between the lanes, see parameter.h
 
   // Frames: body origin, orientation as quaternion and matrix, centre of mass.
   P *xpos, *xquat, *xmat, *xipos;  // [nbody*3], [nbody*4], [nbody*9], [nbody*3]
@@ -91,6 +92,9 @@ struct Scratch {
   P* geom_matrix;                                  // [turned_geoms*9]
   P* body_center;                                  // [nbody*3]
   int* candidates;                                 // [npair] pairs left by the broad phase
+  P* gravity_force;                                // [nv] of gravity compensation
+  P *actuator_input, *actuator_force;              // [nu] control or activation; scalar force
+  P *act_dot, *new_act;                            // [na]
   P* passive_and_applied;                          // [nv] qfrc_smooth
   P* smooth;                                       // [nv] qacc_smooth
   P *qacc, *qfrc_constraint;                       // [nv]
@@ -129,6 +133,11 @@ struct Scratch {
     cut(geom_matrix, static_cast<unsigned>(m.turned_geoms) * 9);
     cut(body_center, nb * 3);
     cut(candidates, static_cast<unsigned>(m.npair));
+    cut(gravity_force, m.has_gravcomp ? nv : 0);
+    cut(actuator_input, static_cast<unsigned>(m.nu));
+    cut(actuator_force, static_cast<unsigned>(m.nu));
+    cut(act_dot, static_cast<unsigned>(m.na));
+    cut(new_act, static_cast<unsigned>(m.na));
     cut(passive_and_applied, nv);
     cut(smooth, nv);
     cut(qacc, nv);

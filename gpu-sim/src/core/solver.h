@@ -186,7 +186,7 @@ SDPG_FN void factor_hessian(Scratch<P, Team>& s) {
   }
   for (int l = 0; l < s.limit_count; ++l)
     s.hessian[triangle(s.limits[l].dof, s.limits[l].dof)] += s.limits[l].curvature;
-  factor(m.hessian, m.nv, s.hessian);
+  factor(s.team, m.hessian, m.nv, s.hessian);
 }
 
 // First and second derivative of the cost along the search direction.
@@ -294,7 +294,7 @@ SDPG_FN std::uint32_t solve(Scratch<P, Team>& s) {
 
   // Start from the cheaper of the last step's acceleration and the unconstrained one.
   for (int i = 0; i < nv; ++i) s.qacc[i] = s.warmstart[i];
-  multiply(m.mass, nv, s.mass, s.qacc, s.mass_qacc);
+  multiply(s.team, m.mass, nv, s.mass, s.qacc, s.mass_qacc);
   std::uint32_t constrained = 0;
   StartCost<P> cost = start_residuals(s, &constrained);
   P energy = zero;  // of the unconstrained motion: what the size of a step is measured against
@@ -337,13 +337,13 @@ SDPG_FN std::uint32_t solve(Scratch<P, Team>& s) {
 
     if (refactor & active) factor_hessian(s);
     for (int i = 0; i < nv; ++i) s.search[i] = -s.gradient[i];
-    solve_factored(m.hessian, nv, s.hessian, s.search);
+    solve_factored(s.team, m.hessian, nv, s.hessian, s.search);
     P decrement = zero;
     for (int i = 0; i < nv; ++i) decrement -= s.gradient[i] * s.search[i];
     active &= bits(decrement > energy * P(noise));
     if (!active) break;
 
-    multiply(m.mass, nv, s.mass, s.search, s.mass_search);
+    multiply(s.team, m.mass, nv, s.mass, s.search, s.mass_search);
     for (int c = 0; c < s.contact_count; ++c)
       multiply_rows(s, m.pair[s.contacts[c].pair], s.rows(c), s.search, s.contacts[c].slope);
     for (int l = 0; l < s.limit_count; ++l)

@@ -93,6 +93,48 @@ SDPG_INLINE void rotation_matrix(P* m, const P* q) {
   m[8] = T(1) - (xx + yy);
 }
 
+// q := q times the turn by its half angle's cosine and its axis times the sine.
+template <class P>
+SDPG_INLINE void turn_quaternion(P* q, P cosine, const Vec3<P>& sines) {
+  const P before[4] = {q[0], q[1], q[2], q[3]};
+  const P turn[4] = {cosine, sines.x, sines.y, sines.z};
+  multiply_quaternions(q, before, turn);
+}
+
+// Length 1; the quaternion of no rotation in place of one without length (mju_normalize4).
+template <class P>
+SDPG_INLINE void load_unit_quaternion(P* out, const P* q) {
+  using T = typename P::Scalar;
+  const P length = sqrt(q[0] * q[0] + q[1] * q[1] + q[2] * q[2] + q[3] * q[3]);
+  const auto none = length < T(1e-15);
+  const P inverse = T(1) / select(none, T(1), length);
+  for (int i = 0; i < 4; ++i) out[i] = select(none, P(T(i == 0)), q[i] * inverse);
+}
+
+// Axis times angle, in (-pi, pi], of the rotation of a unit quaternion (mju_quat2Vel over 1 s).
+template <class P>
+SDPG_FN Vec3<P> rotation_vector(const P* q) {
+  using T = typename P::Scalar;
+  const Vec3<P> axis = load3(q + 1);
+  const P sine = sqrt(dot(axis, axis));
+  P angle = atan2(sine, q[0]) * P(T(2));
+  angle = select(angle > T(3.14159265358979323846), angle - T(6.28318530717958647693), angle);
+  const auto none = sine < T(1e-15);
+  const P scale = angle / select(none, T(1), sine);
+  return {select(none, angle, axis.x * scale), axis.y * scale, axis.z * scale};
+}
+
+// Turns a unit quaternion by the velocity `w` in the frame it describes, for h seconds
+// (mju_quatIntegrate).
+template <class P>
+SDPG_FN void integrate_quaternion(P* q, const Vec3<P>& w, P h) {
+  using T = typename P::Scalar;
+  const P speed = sqrt(dot(w, w));
+  P sine, cosine;
+  sincos(speed * h * P(T(0.5)), &sine, &cosine);
+  turn_quaternion(q, cosine, w * (sine / max(speed, T(1e-15))));
+}
+
 template <class P>
 struct Spatial {
   Vec3<P> r, l;  // rotational, linear

@@ -1,4 +1,6 @@
-// Actuators: transmissions, gains, ranges.
+// Actuators: transmissions, activations, gains, ranges.
+#include <algorithm>
+
 #include "core/model/builder.h"
 
 namespace sdpg::core {
@@ -17,10 +19,19 @@ void Builder::actuators() {
   const std::vector<double> force_range = reals(a.forcerange(), nu, 2, "actuators.forcerange");
   const std::vector<double> gainprm = reals(a.gainprm(), nu, 10, "actuators.gainprm");
   const std::vector<double> biasprm = reals(a.biasprm(), nu, 10, "actuators.biasprm");
-  reals(a.dynprm(), nu, 10, "actuators.dynprm");
-  std::vector<int> driven(nu);
-  std::vector<std::uint8_t> ctrl_limited(nu), force_limited(nu), affine(nu);
-  std::vector<double> gear(nu), gain(nu), bias(nu * 3);
+  const std::vector<double> dynprm = reals(a.dynprm(), nu, 10, "actuators.dynprm");
+  const std::vector<int> actadr = integers_or_zero(a.actadr(), nu, "actuators.actadr");
+  const std::vector<int> actnum = integers_or_zero(a.actnum(), nu, "actuators.actnum");
+  const std::vector<int> actlimited = integers_or_zero(a.actlimited(), nu, "actuators.actlimited");
+  const std::vector<int> actearly = integers_or_zero(a.actearly(), nu, "actuators.actearly");
+  const std::vector<double> act_range = reals_or_zero(a.actrange(), nu, 2, "actuators.actrange");
+  const double timestep = in.option().timestep();
+  std::vector<int> driven(nu), dofnum(nu), address(nu, -1), owner;
+  std::vector<DynamicsType> dyntype(nu);
+  std::vector<std::uint8_t> ctrl_limited(nu), force_limited(nu), act_limited(nu), early(nu),
+      affine(nu), affine_gain(nu);
+  std::vector<double> gain(nu), gain_slope(nu * 2), bias(nu * 3), rate(nu), step(nu);
+  std::vector<std::vector<int>> of_joint(njnt);
   for (int i = 0; i < nu; ++i) {
     if (a.trntype(i) != 0)
       refuse("unsupported: " + actuator(i) + ": transmission " + std::to_string(a.trntype(i)) +
@@ -28,10 +39,10 @@ void Builder::actuators() {
     if (a.trnid(i) < 0 || a.trnid(i) >= njnt)
       refuse(actuator(i) + ": drives joint " + std::to_string(a.trnid(i)) + " of " +
              std::to_string(njnt));
-    if (a.dyntype(i) != 0)
+    if (a.dyntype(i) < 0 || a.dyntype(i) > 3)
       refuse("unsupported: " + actuator(i) + ": activation dynamics " +
              std::to_string(a.dyntype(i)));
-    if (a.gaintype(i) != 0)
+    if (a.gaintype(i) != 0 && a.gaintype(i) != 1)
       refuse("unsupported: " + actuator(i) + ": gain type " + std::to_string(a.gaintype(i)));
     if (a.biastype(i) != 0 && a.biastype(i) != 1)
       refuse("unsupported: " + actuator(i) + ": bias type " + std::to_string(a.biastype(i)));
@@ -45,20 +56,71 @@ void Builder::actuators() {
     if (ctrl_limited[i]) ordered(ctrl_range, "ctrlrange");
     if (force_limited[i]) ordered(force_range, "forcerange");
     driven[i] = a.trnid(i);
-    gear[i] = gears[6 * i];
+    dofnum[i] = dof_count(joint_type[driven[i]]);
+    of_joint[driven[i]].push_back(i);
+
+    // Activation: act_dot is the control or (control - act) / time constant.
+    dyntype[i] = static_cast<DynamicsType>(a.dyntype(i));
+    if (dyntype[i] != DynamicsType::kNone) {
+      if (actnum[i] != 1 || actadr[i] != static_cast<int>(owner.size()))
+        refuse(actuator(i) + ": expected one activation numbered " + std::to_string(owner.size()) +
+               ", got " + std::to_string(actnum[i]) + " at " + std::to_string(actadr[i]));
+      address[i] = actadr[i];
+      owner.push_back(i);
+      early[i] = actearly[i] != 0;
+      act_limited[i] = actlimited[i] != 0;
+      if (act_limited[i]) ordered(act_range, "actrange");
+      const double constant = std::max(kTiny, dynprm[10 * i]);
+      rate[i] = 1 / constant;
+      step[i] = dyntype[i] == DynamicsType::kFilterExact
+                    ? -constant * std::expm1(-timestep / constant)
+                    : timestep;
+    } else if (actnum[i] != 0) {
+      refuse(actuator(i) + ": has an activation but no dynamics; compile the model again");
+    }
+    // Disabled: nothing moves an activation and no force acts.
     const bool off = disabled & kNoActuation;
+    if (off) step[i] = 0;
+    affine[i] = !off && a.biastype(i) == 1;
+    affine_gain[i] = !off && a.gaintype(i) == 1;
     if (!off) gain[i] = gainprm[10 * i];
-    for (int k = 0; k < 3 && !off; ++k)
-      bias[3 * i + k] = a.biastype(i) == 1 ? biasprm[10 * i + k] : 0;
-    affine[i] = a.biastype(i) == 1;
+    for (int k = 0; k < 2 && affine_gain[i]; ++k) gain_slope[2 * i + k] = gainprm[10 * i + 1 + k];
+    for (int k = 0; k < 3 && affine[i]; ++k) bias[3 * i + k] = biasprm[10 * i + k];
+    const bool damps =
+        (affine[i] && (bias[3 * i + 2] != 0 || varies(Parameter::kActuatorBias, 3 * i + 2))) ||
+        gain_slope[2 * i + 1] != 0;
+    if (damps && out->integrator == Integrator::kImplicitFast) out->implicit = true;
+    for (int k = 0; k < 3; ++k)
+      if (!affine[i] && varies(Parameter::kActuatorBias, 3 * i + k))
+        refuse(actuator(i) + ": its bias cannot vary because it has none; use biastype affine");
+  }
+  na = static_cast<int>(owner.size());
+  out->na = na;
+  std::vector<int> jnt_act_begin{0}, jnt_act;
+  for (const std::vector<int>& list : of_joint) {
+    jnt_act.insert(jnt_act.end(), list.begin(), list.end());
+    jnt_act_begin.push_back(static_cast<int>(jnt_act.size()));
   }
   out->act_jnt = out->own(driven);
+  out->act_dofnum = out->own(dofnum);
+  out->jnt_act_begin = out->own(jnt_act_begin);
+  out->jnt_act = out->own(jnt_act);
+  out->act_dyntype = out->own(dyntype);
+  out->act_actadr = out->own(address);
+  out->actuator_of_act = out->own(owner);
+  out->act_actlimited = out->own(act_limited);
+  out->act_early = out->own(early);
+  out->act_affine_gain = out->own(affine_gain);
   out->act_ctrl_limited = out->own(ctrl_limited);
   out->act_force_limited = out->own(force_limited);
   out->act_affine = out->own(affine);
-  out->own(&Constants<float>::gear, &Constants<double>::gear, gear);
+  out->own(&Constants<float>::gear, &Constants<double>::gear, gears);
   out->own(&Constants<float>::gain, &Constants<double>::gain, gain);
+  out->own(&Constants<float>::gain_slope, &Constants<double>::gain_slope, gain_slope);
   out->own(&Constants<float>::bias, &Constants<double>::bias, bias);
+  out->own(&Constants<float>::act_rate, &Constants<double>::act_rate, rate);
+  out->own(&Constants<float>::act_step, &Constants<double>::act_step, step);
+  out->own(&Constants<float>::act_range, &Constants<double>::act_range, act_range);
   out->own(&Constants<float>::ctrl_range, &Constants<double>::ctrl_range, ctrl_range);
   out->own(&Constants<float>::force_range, &Constants<double>::force_range, force_range);
 }

@@ -62,7 +62,7 @@ void Builder::bodies() {
   const std::vector<double> gravcomp = reals(b.gravcomp(), nbody, 1, "bodies.gravcomp");
   reals(b.invweight0(), nbody, 2, "bodies.invweight0");
   std::vector<double> carried(nbody, 0.0), base(nbody), weight(nbody * 2), axis(nbody * 6);
-  std::vector<std::uint8_t> turned(nbody), axes(nbody);
+  std::vector<std::uint8_t> turned(nbody), axes(nbody), inertia_varies(nbody);
   for (int i = 0; i < nbody; ++i) {
     normalize(&quat[4 * i], 4, body(i) + ": quat");
     normalize(&iquat[4 * i], 4, body(i) + ": iquat");
@@ -71,7 +71,7 @@ void Builder::bodies() {
     const double* I = &inertia[3 * i];
     for (int k = 0; k < 3; ++k)
       if (I[k] < 0) refuse(body(i) + ": expected inertia at least 0, got " + number(I[k]));
-    if (gravcomp[i] != 0) refuse("unsupported: " + body(i) + ": gravcomp " + number(gravcomp[i]));
+    if (gravcomp[i] != 0 && !(disabled & kNoGravity)) out->has_gravcomp = true;
     if (b.invweight0(2 * i) < 0 || b.invweight0(2 * i + 1) < 0)
       refuse(body(i) + ": invweight0 is negative");
     carried[body_weld[i]] += mass[i];
@@ -81,7 +81,8 @@ void Builder::bodies() {
     rotation_columns(&iquat[4 * i], columns);
     const double same = 1e-14 * std::max({I[0], I[1], I[2]});
     int odd = -1;  // axis of revolution
-    for (int k = 0; k < 3; ++k)
+    for (int k = 0; k < 3; ++k) inertia_varies[i] |= varies(Parameter::kBodyInertia, 3 * i + k);
+    for (int k = 0; k < 3 && !inertia_varies[i]; ++k)
       if (std::abs(I[(k + 1) % 3] - I[(k + 2) % 3]) <= same) odd = k;
     base[i] = odd < 0 ? I[2] : I[(odd + 1) % 3];
     const int terms[2] = {odd < 0 ? 0 : odd, 1};
@@ -101,6 +102,9 @@ void Builder::bodies() {
   out->body_dof = out->own(first_dof);
   out->body_turned = out->own(turned);
   out->inertia_axes = out->own(axes);
+  out->body_inertia_varies = out->own(inertia_varies);
+  out->own(&Constants<float>::body_inertia, &Constants<double>::body_inertia, inertia);
+  out->own(&Constants<float>::gravcomp, &Constants<double>::gravcomp, gravcomp);
   out->own(&Constants<float>::body_pos, &Constants<double>::body_pos, pos);
   out->own(&Constants<float>::body_quat, &Constants<double>::body_quat, quat);
   out->own(&Constants<float>::body_ipos, &Constants<double>::body_ipos, ipos);
@@ -114,6 +118,27 @@ void Builder::bodies() {
     chain[i] = chain[parent[i]];
     for (int d = first_dof[i]; d < first_dof[i + 1]; ++d) chain[i].push_back(d);
   }
+}
+
+// Levels and children, by which recursions over the tree run.
+void Builder::tree() {
+  std::vector<int> depth(nbody, -1), level_begin{0}, level_body, child_begin{0}, child;
+  for (int b = 1; b < nbody; ++b) depth[b] = depth[out->body_parent[b]] + 1;
+  for (int level = 0; static_cast<int>(level_body.size()) < nbody - 1; ++level) {
+    for (int b = 1; b < nbody; ++b)
+      if (depth[b] == level) level_body.push_back(b);
+    level_begin.push_back(static_cast<int>(level_body.size()));
+  }
+  for (int b = 0; b < nbody; ++b) {
+    for (int c = b + 1; c < nbody; ++c)
+      if (out->body_parent[c] == b) child.push_back(c);
+    child_begin.push_back(static_cast<int>(child.size()));
+  }
+  out->nlevel = static_cast<int>(level_begin.size()) - 1;
+  out->level_begin = out->own(level_begin);
+  out->level_body = out->own(level_body);
+  out->child_begin = out->own(child_begin);
+  out->child = out->own(child);
 }
 
 }  // namespace sdpg::core

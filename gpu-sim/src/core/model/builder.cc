@@ -62,8 +62,14 @@ void Builder::normalize(double* q, int n, const std::string& what) {
 }
 
 std::shared_ptr<const Model> make_model(const pb::Model& message, std::string* error) {
+  return make_model(message, {}, error);
+}
+
+std::shared_ptr<const Model> make_model(const pb::Model& message,
+                                        const std::vector<ParameterSlot>& slots,
+                                        std::string* error) {
   try {
-    return Builder(message).build();
+    return Builder(message, slots).build();
   } catch (const Refusal& refusal) {
     *error = refusal.line;
     return nullptr;
@@ -73,6 +79,7 @@ std::shared_ptr<const Model> make_model(const pb::Model& message, std::string* e
 int nq(const Model& m) { return m.nq; }
 int nv(const Model& m) { return m.nv; }
 int nu(const Model& m) { return m.nu; }
+int na(const Model& m) { return m.na; }
 int nbody(const Model& m) { return m.nbody; }
 int max_contacts(const Model& m) { return m.max_contacts; }
 int max_rows(const Model& m) {

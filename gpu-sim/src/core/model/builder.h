@@ -78,12 +78,15 @@ inline int dof_count(JointType type) {
 
 class Builder {
  public:
-  explicit Builder(const pb::Model& message) : in(message) {}
+  Builder(const pb::Model& message, const std::vector<ParameterSlot>& slots)
+      : in(message), slots(slots) {}
 
   std::shared_ptr<const Model> build() {
     sizes();
     options();
+    parameters();
     bodies();
+    tree();
     joints();
     geoms();
     pairs();
@@ -95,9 +98,11 @@ class Builder {
 
  private:
   const pb::Model& in;
+  const std::vector<ParameterSlot>& slots;
   std::shared_ptr<OwnedModel> out = std::make_shared<OwnedModel>();
-  int nbody = 0, njnt = 0, nq = 0, nv = 0, ngeom = 0, nu = 0, disabled = 0;
-  std::vector<JointType> joint_type;  // [njnt]
+  int nbody = 0, njnt = 0, nq = 0, nv = 0, ngeom = 0, nu = 0, na = 0, disabled = 0;
+  std::vector<JointType> joint_type;      // [njnt]
+  std::vector<std::vector<int>> slot_of;  // by field, for each of its numbers; empty without slots
   std::vector<int> body_root, body_weld;
   std::vector<double> pair_reach;       // [npair]
   std::vector<std::vector<int>> chain;  // ascending degrees of freedom that move each body
@@ -124,22 +129,39 @@ class Builder {
                "]: expected a finite number, got " + number(field.Get(i)));
     return std::vector<double>(field.begin(), field.end());
   }
+  // Fields that messages of an earlier version lack: absent means 0 everywhere.
+  template <class Repeated>
+  static std::vector<int> integers_or_zero(const Repeated& field, int count, const char* what) {
+    if (field.empty()) return std::vector<int>(count);
+    expect_size(field, count, 1, what);
+    return std::vector<int>(field.begin(), field.end());
+  }
+  template <class Repeated>
+  static std::vector<double> reals_or_zero(const Repeated& field, int count, int each,
+                                           const char* what) {
+    if (field.empty()) return std::vector<double>(count * each);
+    return reals(field, count, each, what);
+  }
   static double finite(double x, const char* what);
   // Divides by the length, which must be 1 within 0.1 %.
   static void normalize(double* q, int n, const std::string& what);
 
   // ---- parts ------------------------------------------------------------------------------------
 
-  void sizes();      // options.cc
-  void options();    // options.cc
-  void bodies();     // bodies.cc
-  void joints();     // joints.cc
-  void geoms();      // geoms.cc
-  void pairs();      // pairs.cc
-  void bounds();     // collision.cc
-  void patterns();   // patterns.cc
-  void actuators();  // actuators.cc
+  void sizes();       // options.cc
+  void options();     // options.cc
+  void parameters();  // parameters.cc
+  void bodies();      // bodies.cc
+  void tree();        // bodies.cc
+  void joints();      // joints.cc
+  void geoms();       // geoms.cc
+  void pairs();       // pairs.cc
+  void bounds();      // collision.cc
+  void patterns();    // patterns.cc
+  void actuators();   // actuators.cc
 
+  // Whether a number of a field has a slot, so that environments may differ in it.
+  bool varies(Parameter field, int index) const;
   // `margin` as in the model, `inverse_weight` of the regularisation.
   Softness<double> soften(const std::string& what, const double* ref, const double* imp,
                           double margin, double inverse_weight) const;

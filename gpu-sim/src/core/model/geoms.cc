@@ -14,7 +14,7 @@ void Builder::geoms() {
   const std::vector<double> size = reals(g.size(), ngeom, 3, "geoms.size");
   const std::vector<double> pos = reals(g.pos(), ngeom, 3, "geoms.pos");
   std::vector<double> quat = reals(g.quat(), ngeom, 4, "geoms.quat");
-  reals(g.friction(), ngeom, 3, "geoms.friction");
+  const std::vector<double> friction = reals(g.friction(), ngeom, 3, "geoms.friction");
   reals(g.solmix(), ngeom, 1, "geoms.solmix");
   reals(g.solref(), ngeom, 2, "geoms.solref");
   reals(g.solimp(), ngeom, 5, "geoms.solimp");
@@ -47,6 +47,7 @@ void Builder::geoms() {
     turned[i] = static_cast<int>(turn.size() / 9);
     for (const auto& column : columns) turn.insert(turn.end(), column, column + 3);
   }
+  out->own(&Constants<float>::geom_friction, &Constants<double>::geom_friction, friction);
   out->geom_body = out->own(owner);
   out->own(&Constants<float>::geom_pos, &Constants<double>::geom_pos, pos);
   out->own(&Constants<float>::geom_axis, &Constants<double>::geom_axis, axis);

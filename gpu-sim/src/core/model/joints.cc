@@ -21,9 +21,9 @@ void Builder::joints() {
   int next_position = 0, next_dof = 0, owner = 0;
   for (int i = 0; i < njnt; ++i) {
     while (out->body_jnt[owner + 1] <= i) ++owner;
-    if (joint_type[i] == JointType::kFree || joint_type[i] == JointType::kBall)
-      refuse("unsupported: " + joint(i) + " of type " +
-             (joint_type[i] == JointType::kFree ? "free" : "ball"));
+    if (i > out->body_jnt[owner] && joint_type[i - 1] == JointType::kBall &&
+        joint_type[i] != JointType::kSlide)
+      refuse(joint(i) + ": no joint may turn a body after a ball joint");
     qposadr[i] = next_position;
     dofadr[i] = next_dof;
     bodyid[i] = owner;
@@ -53,6 +53,12 @@ void Builder::joints() {
   const std::vector<double> armature = reals(d.armature(), nv, 1, "dofs.armature");
   std::vector<double> damping = reals(d.damping(), nv, 1, "dofs.damping");
   const std::vector<double> friction = reals(d.frictionloss(), nv, 1, "dofs.frictionloss");
+  const std::vector<int> actgravcomp =
+      integers_or_zero(j.actgravcomp(), njnt, "joints.actgravcomp");
+  const std::vector<int> actfrclimited =
+      integers_or_zero(j.actfrclimited(), njnt, "joints.actfrclimited");
+  const std::vector<double> force_range =
+      reals_or_zero(j.actfrcrange(), njnt, 2, "joints.actfrcrange");
   reals(d.solref(), nv, 2, "dofs.solref");
   reals(d.solimp(), nv, 5, "dofs.solimp");
   const std::vector<double> invweight = reals(d.invweight0(), nv, 1, "dofs.invweight0");
@@ -62,9 +68,13 @@ void Builder::joints() {
     if (armature[i] < 0 || damping[i] < 0 || invweight[i] < 0)
       refuse(joint(dof_jntid[i]) + ": armature, damping and invweight0 must be at least 0");
     if (disabled & kNoDamper) damping[i] = 0;
-    if (damping[i] != 0 && !(disabled & kNoEulerDamp)) out->implicit_damping = true;
+    if ((damping[i] != 0 || varies(Parameter::kDofDamping, i)) &&
+        (out->integrator == Integrator::kImplicitFast || !(disabled & kNoEulerDamp)))
+      out->implicit = true;
   }
   std::vector<Softness<double>> soft(njnt);
+  std::vector<int> springs;
+  std::vector<std::uint8_t> gravity_by_actuator(njnt), force_limited(njnt);
   for (int i = 0; i < njnt; ++i) {
     normalize(&axis[3 * i], 3, joint(i) + ": axis");
     if (stiffness[i] < 0)
@@ -72,8 +82,17 @@ void Builder::joints() {
     if (j.limited(i) != 0 && j.limited(i) != 1)
       refuse(joint(i) + ": limited: expected 0 or 1, got " + std::to_string(j.limited(i)));
     if (disabled & kNoSpring) stiffness[i] = 0;
-    if (stiffness[i] != 0) out->has_stiffness = true;
+    if (stiffness[i] != 0 || varies(Parameter::kJntStiffness, i)) springs.push_back(i);
+    gravity_by_actuator[i] = actgravcomp[i] != 0;
+    force_limited[i] = actfrclimited[i] != 0;
+    if (force_limited[i] && dof_count(joint_type[i]) != 1)
+      refuse("unsupported: " + joint(i) + ": actuatorfrcrange of a joint with several dofs");
+    if (force_limited[i] && !(force_range[2 * i] <= force_range[2 * i + 1]))
+      refuse(joint(i) + ": expected an increasing actuatorfrcrange, got " +
+             number(force_range[2 * i]) + " to " + number(force_range[2 * i + 1]));
     if (!j.limited(i) || disabled & (kNoLimit | kNoConstraint)) continue;
+    if (joint_type[i] == JointType::kFree || joint_type[i] == JointType::kBall)
+      refuse("unsupported: " + joint(i) + ": range of a joint with several dofs");
     if (!(range[2 * i] < range[2 * i + 1]))
       refuse(joint(i) + ": expected an increasing range, got " + number(range[2 * i]) + " to " +
              number(range[2 * i + 1]));
@@ -87,6 +106,11 @@ void Builder::joints() {
   out->dof_bodyid = out->own(dof_bodyid);
   out->dof_jntid = out->own(dof_jntid);
   out->dof_angular = out->own(angular);
+  out->spring_jnt = out->own(springs);
+  out->nspring = static_cast<int>(springs.size());
+  out->jnt_actgravcomp = out->own(gravity_by_actuator);
+  out->jnt_actfrclimited = out->own(force_limited);
+  out->own(&Constants<float>::jnt_actfrcrange, &Constants<double>::jnt_actfrcrange, force_range);
   out->nlimited = static_cast<int>(limited.size());
   out->max_limits = 2 * out->nlimited;
   out->limited = out->own(limited);

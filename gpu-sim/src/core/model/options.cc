@@ -40,8 +40,9 @@ void Builder::options() {
   if (!(o.timestep() > 0 && o.timestep() <= 1))
     refuse("option timestep: expected above 0 and at most 1 s, got " + number(o.timestep()));
   const std::vector<double> gravity = reals(o.gravity(), 1, 3, "option gravity");
-  if (o.integrator() != 0)
-    refuse("unsupported: option integrator " + std::to_string(o.integrator()) + "; use Euler (0)");
+  if (o.integrator() != 0 && o.integrator() != 3)
+    refuse("unsupported: option integrator " + std::to_string(o.integrator()) +
+           "; use Euler (0) or implicitfast (3)");
   if (o.cone() != 0) refuse("unsupported: option cone elliptic; use pyramidal");
   if (o.solver() != 2)
     refuse("unsupported: option solver " + std::to_string(o.solver()) + "; use Newton (2)");
@@ -63,6 +64,7 @@ void Builder::options() {
   if (!(finite(in.stat_meaninertia(), "stat_meaninertia") > 0))
     refuse("model: stat_meaninertia: expected above 0, got " + number(in.stat_meaninertia()));
 
+  out->integrator = static_cast<Integrator>(o.integrator());
   out->iterations = o.iterations();
   out->ls_iterations = o.ls_iterations();
   out->warm_start = !(disabled & kNoWarmStart);

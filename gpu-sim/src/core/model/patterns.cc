@@ -31,7 +31,13 @@ Pattern Builder::pattern(const std::vector<std::set<int>>& rows) {
     col.insert(col.end(), row.begin(), row.end());
   }
   begin.push_back(static_cast<int>(col.size()));
-  return {out->own(begin), out->own(col)};
+  std::vector<int> below_begin{0}, below;
+  for (int j = 0; j < nv; ++j) {
+    for (int i = j + 1; i < nv; ++i)
+      if (rows[i].count(j)) below.push_back(i);
+    below_begin.push_back(static_cast<int>(below.size()));
+  }
+  return {out->own(begin), out->own(col), out->own(below_begin), out->own(below)};
 }
 
 }  // namespace sdpg::core
