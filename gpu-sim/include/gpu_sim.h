@@ -61,13 +61,26 @@ GPU_SIM_API int gpu_sim_doorbell_await(void* doorbell, int timeout_ms);
 GPU_SIM_API int gpu_sim_physics_create(const uint8_t* model, size_t model_bytes, int environments,
                                        int precision, int threads, const char* isa,
                                        gpu_sim_physics** out, char* error, size_t error_bytes);
+/* The same for a model some of whose constants differ between environments. `slots`:
+ * [slot_count][2], sdpg.task.v1.ParameterField and the element of MuJoCo's array of that name.
+ * All environments begin with the model's own values. */
+GPU_SIM_API int gpu_sim_physics_create_with(const uint8_t* model, size_t model_bytes,
+                                            const int32_t* slots, int slot_count, int environments,
+                                            int precision, int threads, const char* isa,
+                                            gpu_sim_physics** out, char* error, size_t error_bytes);
 GPU_SIM_API void gpu_sim_physics_destroy(gpu_sim_physics* physics);
 /* nq, nv, nu, nbody, max_contacts, max_rows, lanes, bytes per environment. */
 GPU_SIM_API void gpu_sim_physics_sizes(const gpu_sim_physics* physics, int32_t out[8]);
-/* Also zeroes the warm start, as after mj_resetData. */
+/* Also zeroes the warm start and the activations, as after mj_resetData. */
 GPU_SIM_API void gpu_sim_physics_set(gpu_sim_physics* physics, const double* qpos,
                                      const double* qvel, const double* ctrl);
 GPU_SIM_API void gpu_sim_physics_set_ctrl(gpu_sim_physics* physics, const double* ctrl);
+/* Number of activations, and what they are: [env][na]. */
+GPU_SIM_API int gpu_sim_physics_na(const gpu_sim_physics* physics);
+GPU_SIM_API void gpu_sim_physics_set_act(gpu_sim_physics* physics, const double* act);
+GPU_SIM_API void gpu_sim_physics_get_act(const gpu_sim_physics* physics, double* act);
+/* [env][slot], absolute values in the order of the slots. */
+GPU_SIM_API void gpu_sim_physics_set_parameters(gpu_sim_physics* physics, const double* values);
 GPU_SIM_API void gpu_sim_physics_get(const gpu_sim_physics* physics, double* qpos, double* qvel);
 GPU_SIM_API void gpu_sim_physics_step(gpu_sim_physics* physics, int substeps);
 /* qacc, qacc_smooth, qfrc_constraint: [env][nv]. contacts: [env][max_contacts][18] as in

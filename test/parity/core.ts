@@ -3,6 +3,7 @@ import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { toBinary } from "@bufbuild/protobuf";
 import { type Model, ModelSchema } from "@proto/sdpg/model/v1/model_pb.ts";
+import type { ParameterField } from "@proto/sdpg/task/v1/task_pb.ts";
 
 const path = fileURLToPath(new URL("../../build/gpu-sim/libgpu_sim.so", import.meta.url));
 
@@ -11,6 +12,26 @@ const symbols = {
     parameters: ["buffer", "usize", "i32", "i32", "i32", "buffer", "buffer", "buffer", "usize"],
     result: "i32",
   },
+  gpu_sim_physics_create_with: {
+    parameters: [
+      "buffer",
+      "usize",
+      "buffer",
+      "i32",
+      "i32",
+      "i32",
+      "i32",
+      "buffer",
+      "buffer",
+      "buffer",
+      "usize",
+    ],
+    result: "i32",
+  },
+  gpu_sim_physics_na: { parameters: ["pointer"], result: "i32" },
+  gpu_sim_physics_set_act: { parameters: ["pointer", "buffer"], result: "void" },
+  gpu_sim_physics_get_act: { parameters: ["pointer", "buffer"], result: "void" },
+  gpu_sim_physics_set_parameters: { parameters: ["pointer", "buffer"], result: "void" },
   gpu_sim_physics_destroy: { parameters: ["pointer"], result: "void" },
   gpu_sim_physics_sizes: { parameters: ["pointer", "buffer"], result: "void" },
   gpu_sim_physics_set: { parameters: ["pointer", "buffer", "buffer", "buffer"], result: "void" },
@@ -60,6 +81,7 @@ export class Core {
   readonly nq: number;
   readonly nv: number;
   readonly nu: number;
+  readonly na: number;
   private readonly maxContacts: number;
   private readonly lib = library();
   private readonly handle: Deno.PointerValue;
@@ -70,13 +92,17 @@ export class Core {
     precision: "float32" | "float64",
     isa = "",
     threads = 1,
+    /** Constants of which each environment has its own: fields (sdpg.task.v1) and elements. */
+    private readonly slots: { field: ParameterField; index: number }[] = [],
   ) {
     const bytes = toBinary(ModelSchema, model);
     const out = new BigUint64Array(1);
     const error = new Uint8Array(512);
-    const status = this.lib.gpu_sim_physics_create(
+    const status = this.lib.gpu_sim_physics_create_with(
       bytes as Uint8Array<ArrayBuffer>,
       BigInt(bytes.length),
+      Int32Array.from(slots.flatMap(({ field, index }) => [field, index])),
+      slots.length,
       environments,
       precision === "float32" ? 4 : 8,
       threads,
@@ -93,13 +119,14 @@ export class Core {
     const sizes = new Int32Array(8);
     this.lib.gpu_sim_physics_sizes(this.handle, sizes);
     [this.nq, this.nv, this.nu, , this.maxContacts] = sizes;
+    this.na = this.lib.gpu_sim_physics_na(this.handle);
   }
 
   [Symbol.dispose](): void {
     this.lib.gpu_sim_physics_destroy(this.handle);
   }
 
-  /** Also zeroes the warm start. */
+  /** Also zeroes the warm start and the activations. */
   set(qpos: number[][], qvel: number[][], ctrl: number[][]): void {
     this.lib.gpu_sim_physics_set(
       this.handle,
@@ -111,6 +138,24 @@ export class Core {
 
   setCtrl(ctrl: number[][]): void {
     this.lib.gpu_sim_physics_set_ctrl(this.handle, Float64Array.from(ctrl.flat()));
+  }
+
+  setAct(act: number[][]): void {
+    this.lib.gpu_sim_physics_set_act(this.handle, Float64Array.from(act.flat()));
+  }
+
+  getAct(): number[][] {
+    const act = new Float64Array(this.environments * this.na).fill(NaN);
+    this.lib.gpu_sim_physics_get_act(this.handle, act);
+    return rows(act, this.na);
+  }
+
+  /** [environment][slot], absolute values. */
+  setParameters(values: number[][]): void {
+    if (values.some((row) => row.length !== this.slots.length)) {
+      throw new Error(`setParameters: expected ${this.slots.length} values an environment`);
+    }
+    this.lib.gpu_sim_physics_set_parameters(this.handle, Float64Array.from(values.flat()));
   }
 
   get(): { qpos: number[][]; qvel: number[][] } {

@@ -148,6 +148,7 @@ struct Model {
   bool warm_start;
   bool implicit;  // velocity-dependent forces are taken at the end of the step
   bool has_gravcomp;
+  bool actuated;  // there are actuators, and they are enabled
   Integrator integrator;
 
   // Elements whose constants differ between environments, see parameter.h: for every field a slot,

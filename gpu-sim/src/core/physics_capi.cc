@@ -50,15 +50,27 @@ struct gpu_sim_physics {
   const Kernels* kernels = nullptr;
   int environments = 0, threads = 1, blocks = 0;
   // Arrays of one block, each a multiple of a cache line, in the order of `Array`.
-  enum Array { kQpos, kQvel, kCtrl, kWarmStart, kXpos, kXquat, kXipos, kStatus, kArrays };
+  enum Array {
+    kQpos,
+    kQvel,
+    kCtrl,
+    kWarmStart,
+    kAct,
+    kXpos,
+    kXquat,
+    kXipos,
+    kStatus,
+    kParameters,  // not a part of the state: setting that leaves them alone
+    kArrays
+  };
   std::size_t offset[kArrays + 1] = {};
   std::vector<Memory> state;    // one
   std::vector<Memory> scratch;  // one per thread
 
   void lay_out() {
     const int counts[kArrays] = {
-        nq(*model),        nv(*model),        nu(*model),        nv(*model),
-        nbody(*model) * 3, nbody(*model) * 4, nbody(*model) * 3, 1};
+        nq(*model),        nv(*model),        nu(*model),        nv(*model), na(*model),
+        nbody(*model) * 3, nbody(*model) * 4, nbody(*model) * 3, 1,          nparameters(*model)};
     for (int a = 0; a < kArrays; ++a) {
       const std::size_t each = a == kStatus ? sizeof(std::uint32_t) : kernels->scalar_bytes;
       const std::size_t bytes = each * counts[a] * kernels->lanes;
@@ -76,7 +88,8 @@ struct gpu_sim_physics {
     return {array(block, kQpos),  array(block, kQvel),
             array(block, kCtrl),  array(block, kWarmStart),
             array(block, kXpos),  array(block, kXquat),
-            array(block, kXipos), reinterpret_cast<std::uint32_t*>(array(block, kStatus))};
+            array(block, kXipos), reinterpret_cast<std::uint32_t*>(array(block, kStatus)),
+            array(block, kAct),   array(block, kParameters)};
   }
 
   void put(void* base, int index, int lane, double x) const {
@@ -119,7 +132,18 @@ struct gpu_sim_physics {
 int gpu_sim_physics_create(const uint8_t* model, size_t model_bytes, int environments,
                            int precision, int threads, const char* isa, gpu_sim_physics** out,
                            char* error, size_t error_bytes) {
+  return gpu_sim_physics_create_with(model, model_bytes, nullptr, 0, environments, precision,
+                                     threads, isa, out, error, error_bytes);
+}
+
+int gpu_sim_physics_create_with(const uint8_t* model, size_t model_bytes, const int32_t* slots,
+                                int slot_count, int environments, int precision, int threads,
+                                const char* isa, gpu_sim_physics** out, char* error,
+                                size_t error_bytes) {
   try {
+    if (slot_count < 0)
+      return fail(3, "slot_count: expected at least 0, got " + std::to_string(slot_count), error,
+                  error_bytes);
     if (environments < 1 || environments > 1 << 24)
       return fail(3, "environments: expected 1 to 16777216, got " + std::to_string(environments),
                   error, error_bytes);
@@ -134,7 +158,10 @@ int gpu_sim_physics_create(const uint8_t* model, size_t model_bytes, int environ
       return fail(3, "model: not a serialised sdpg.model.v1.Model", error, error_bytes);
     std::string line;
     auto physics = std::make_unique<gpu_sim_physics>();
-    physics->model = sdpg::core::make_model(message, &line);
+    std::vector<sdpg::core::ParameterSlot> varying;
+    for (int i = 0; i < slot_count; ++i)
+      varying.push_back({static_cast<sdpg::core::Parameter>(slots[2 * i]), slots[2 * i + 1]});
+    physics->model = sdpg::core::make_model(message, varying, &line);
     if (!physics->model) return fail(3, line, error, error_bytes);
     physics->kernels = sdpg::core::select_kernels(
         precision == 4 ? sdpg::core::Precision::kFloat32 : sdpg::core::Precision::kFloat64,
@@ -143,6 +170,12 @@ int gpu_sim_physics_create(const uint8_t* model, size_t model_bytes, int environ
     physics->environments = environments;
     physics->threads = threads;
     physics->lay_out();
+    // Lanes past the last environment too hold the model's own values.
+    for (int b = 0; b < physics->blocks; ++b)
+      for (int i = 0; i < slot_count; ++i)
+        for (int lane = 0; lane < physics->kernels->lanes; ++lane)
+          physics->put(physics->array(b, gpu_sim_physics::kParameters), i, lane,
+                       parameter_default(*physics->model, varying[i]));
     *out = physics.release();
     return 0;
   } catch (const std::bad_alloc&) {
@@ -169,8 +202,8 @@ void gpu_sim_physics_sizes(const gpu_sim_physics* physics, int32_t out[8]) {
 void gpu_sim_physics_set(gpu_sim_physics* physics, const double* qpos, const double* qvel,
                          const double* ctrl) {
   const Model& m = *physics->model;
-  std::memset(physics->state[0].data, 0,
-              physics->offset[gpu_sim_physics::kArrays] * physics->blocks);
+  for (int b = 0; b < physics->blocks; ++b)
+    std::memset(physics->array(b, 0), 0, physics->offset[gpu_sim_physics::kParameters]);
   physics->write(gpu_sim_physics::kQpos, nq(m), qpos);
   physics->write(gpu_sim_physics::kQvel, nv(m), qvel);
   physics->write(gpu_sim_physics::kCtrl, nu(m), ctrl);
@@ -178,6 +211,20 @@ void gpu_sim_physics_set(gpu_sim_physics* physics, const double* qpos, const dou
 
 void gpu_sim_physics_set_ctrl(gpu_sim_physics* physics, const double* ctrl) {
   physics->write(gpu_sim_physics::kCtrl, nu(*physics->model), ctrl);
+}
+
+int gpu_sim_physics_na(const gpu_sim_physics* physics) { return na(*physics->model); }
+
+void gpu_sim_physics_set_act(gpu_sim_physics* physics, const double* act) {
+  physics->write(gpu_sim_physics::kAct, na(*physics->model), act);
+}
+
+void gpu_sim_physics_get_act(const gpu_sim_physics* physics, double* act) {
+  physics->read(gpu_sim_physics::kAct, na(*physics->model), act);
+}
+
+void gpu_sim_physics_set_parameters(gpu_sim_physics* physics, const double* values) {
+  physics->write(gpu_sim_physics::kParameters, nparameters(*physics->model), values);
 }
 
 void gpu_sim_physics_get(const gpu_sim_physics* physics, double* qpos, double* qvel) {

@@ -45,7 +45,7 @@ SDPG_FN void implicit_row(Scratch<P, Team>& s, int i) {
   P* row = s.mass_factor + triangle(i, 0);
   for (int j = 0; j <= i; ++j) row[j] = s.mass[triangle(i, j)];
   row[i] += h * parameter(s, Parameter::kDofDamping, i);
-  if (m.integrator != Integrator::kImplicitFast) return;
+  if (m.integrator != Integrator::kImplicitFast || !m.actuated) return;
   const int j = m.dof_jntid[i], first = m.jnt_dofadr[j];
   for (int n = m.jnt_act_begin[j]; n < m.jnt_act_begin[j + 1]; ++n) {
     const int a = m.jnt_act[n];
@@ -100,7 +100,10 @@ SDPG_FN void integrate(Scratch<P, Team>& s) {
   const auto beyond = [&](P x) { return !(abs(x) <= largest); };
   s.team.each(0, m.nv, [&](int i) { s.new_qvel[i] = s.qvel[i] + h * acceleration[i]; });
   s.team.each(0, m.njnt, [&](int j) { integrate_joint(s, j); });
-  s.team.each(0, m.na, [&](int i) { s.new_act[i] = next_activation(s, m.actuator_of_act[i]); });
+  // Without actuation activations stand still.
+  s.team.each(0, m.na, [&](int i) {
+    s.new_act[i] = m.actuated ? next_activation(s, m.actuator_of_act[i]) : s.act[i];
+  });
   std::uint32_t bad = s.team.unite(0, m.nv, [&](int i) {
     return bits(beyond(s.qvel[i]) | beyond(s.qacc[i]) | beyond(s.new_qvel[i]));
   });

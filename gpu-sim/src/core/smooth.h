@@ -218,6 +218,7 @@ template <class P, class Team>
 SDPG_FN void actuator_forces(Scratch<P, Team>& s) {
   using T = typename P::Scalar;
   const Model& m = s.model;
+  if (!m.actuated) return;
   s.team.each(0, m.nu, [&](int a) { actuator_force(s, a); });
   s.team.each(0, m.nv, [&](int d) {
     const int j = m.dof_jntid[d], within = d - m.jnt_dofadr[j];

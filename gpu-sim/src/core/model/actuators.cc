@@ -32,6 +32,7 @@ void Builder::actuators() {
       affine(nu), affine_gain(nu);
   std::vector<double> gain(nu), gain_slope(nu * 2), bias(nu * 3), rate(nu), step(nu);
   std::vector<std::vector<int>> of_joint(njnt);
+  out->actuated = nu > 0 && !(disabled & kNoActuation);
   for (int i = 0; i < nu; ++i) {
     if (a.trntype(i) != 0)
       refuse("unsupported: " + actuator(i) + ": transmission " + std::to_string(a.trntype(i)) +
@@ -78,18 +79,16 @@ void Builder::actuators() {
     } else if (actnum[i] != 0) {
       refuse(actuator(i) + ": has an activation but no dynamics; compile the model again");
     }
-    // Disabled: nothing moves an activation and no force acts.
-    const bool off = disabled & kNoActuation;
-    if (off) step[i] = 0;
-    affine[i] = !off && a.biastype(i) == 1;
-    affine_gain[i] = !off && a.gaintype(i) == 1;
-    if (!off) gain[i] = gainprm[10 * i];
+    affine[i] = a.biastype(i) == 1;
+    affine_gain[i] = a.gaintype(i) == 1;
+    gain[i] = gainprm[10 * i];
     for (int k = 0; k < 2 && affine_gain[i]; ++k) gain_slope[2 * i + k] = gainprm[10 * i + 1 + k];
     for (int k = 0; k < 3 && affine[i]; ++k) bias[3 * i + k] = biasprm[10 * i + k];
     const bool damps =
         (affine[i] && (bias[3 * i + 2] != 0 || varies(Parameter::kActuatorBias, 3 * i + 2))) ||
         gain_slope[2 * i + 1] != 0;
-    if (damps && out->integrator == Integrator::kImplicitFast) out->implicit = true;
+    if (damps && out->actuated && out->integrator == Integrator::kImplicitFast)
+      out->implicit = true;
     for (int k = 0; k < 3; ++k)
       if (!affine[i] && varies(Parameter::kActuatorBias, 3 * i + k))
         refuse(actuator(i) + ": its bias cannot vary because it has none; use biastype affine");

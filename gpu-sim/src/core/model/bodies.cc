@@ -71,7 +71,9 @@ void Builder::bodies() {
     const double* I = &inertia[3 * i];
     for (int k = 0; k < 3; ++k)
       if (I[k] < 0) refuse(body(i) + ": expected inertia at least 0, got " + number(I[k]));
-    if (gravcomp[i] != 0 && !(disabled & kNoGravity)) out->has_gravcomp = true;
+    // MuJoCo leaves out all passive forces together where springs and dampers are both disabled.
+    const bool passive = !(disabled & kNoSpring && disabled & kNoDamper);
+    if (gravcomp[i] != 0 && passive && !(disabled & kNoGravity)) out->has_gravcomp = true;
     if (b.invweight0(2 * i) < 0 || b.invweight0(2 * i + 1) < 0)
       refuse(body(i) + ": invweight0 is negative");
     carried[body_weld[i]] += mass[i];
