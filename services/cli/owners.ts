@@ -49,10 +49,11 @@ export async function markInterrupted(home: string, telemetryUrl: string): Promi
     );
     const recorder = new Recorder({ url: telemetryUrl, service: "cli" });
     for (const runId of cut) {
-      const { task, algorithm, preset, observation, seed, configuration } = readRunFile(
-        home,
-        runId,
-      );
+      const file = readRunFile(home, runId);
+      const { task, algorithm, preset, observation, seed, task_options } = file;
+      const configuration = task_options && Object.keys(task_options).length > 0
+        ? { ...file.configuration as object, task: task_options }
+        : file.configuration;
       recorder.run({
         runId,
         state: "interrupted",

@@ -14,6 +14,8 @@ export interface RunFile {
   preset: string;
   observation: string;
   configuration: unknown;
+  /** Options of the task; absent in runs of earlier versions. */
+  task_options?: Record<string, number | string>;
   seed: string;
   epochs: number;
   seconds: number;

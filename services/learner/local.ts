@@ -10,7 +10,7 @@ import { parseArgs } from "node:util";
 import { loadTask } from "@sdpg/tasks/mod.ts";
 import { ConfigurationError } from "./configuration.ts";
 import { type PresetName, presets } from "./presets.ts";
-import { configureTraining, TrainingRun } from "./run.ts";
+import { configureTraining, partOverrides, TrainingRun } from "./run.ts";
 import { simulateInProcess } from "./simulation_in_process.ts";
 import { setNumThreads } from "./torch/mod.ts";
 
@@ -38,14 +38,23 @@ async function main(args: string[]) {
   if (layers === undefined) {
     throw new ConfigurationError(`No preset "${flags.preset}" for task "${name ?? ""}"`);
   }
-  const config = configureTraining(layers, overrides);
+  const settled = partOverrides(overrides);
+  const config = configureTraining(layers, settled.configuration);
+  const task = await loadTask(name, settled.task);
   const threads = Number(flags.threads);
   setNumThreads(threads);
 
   const print = (line: Record<string, unknown>) => console.log(JSON.stringify(line, rounded));
-  print({ event: "configuration", task: name, seed: flags.seed, threads, ...config });
+  print({
+    event: "configuration",
+    task: name,
+    seed: flags.seed,
+    threads,
+    ...config,
+    options: task.options,
+  });
   const run = await TrainingRun.start({
-    task: await loadTask(name),
+    task,
     config,
     seed: BigInt(flags.seed),
     simulate: (batch) => simulateInProcess(batch, threads),

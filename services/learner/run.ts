@@ -46,6 +46,23 @@ export const runTree = {
 export const trainingTree = { ...sdpgTree, ...runTree } satisfies Tree;
 export type TrainingConfiguration = Values<typeof trainingTree>;
 
+/**
+ * Overrides of a command line, parted into those of the configuration and the options of the task
+ * ("task.variant" -> "variant").
+ */
+export function partOverrides(overrides: Readonly<Record<string, string>>): {
+  configuration: Record<string, string>;
+  task: Record<string, string>;
+} {
+  const parted = { configuration: {}, task: {} } as Record<string, Record<string, string>>;
+  for (const [key, value] of Object.entries(overrides)) {
+    const option = /^task\.(.+)$/.exec(key)?.[1];
+    if (option === undefined) parted.configuration[key] = value;
+    else parted.task[option] = value;
+  }
+  return { configuration: parted.configuration, task: parted.task };
+}
+
 export function configureTraining(
   layers: readonly PresetLayer[],
   overrides: Readonly<Record<string, string>>,
@@ -56,6 +73,8 @@ export function configureTraining(
 /** A task as tasks/mod.ts loads it. */
 export interface Task {
   readonly name: string;
+  /** Every option with its value; a checkpoint keeps them. */
+  readonly options?: Readonly<Record<string, number | string>>;
   readonly model: Model;
   readonly program: TaskProgram;
 }
@@ -275,6 +294,7 @@ export class TrainingRun {
         simulation,
         meta: {
           task: task.name,
+          task_options: task.options ?? {},
           model_hash: task.model.contentHash,
           task_hash: task.program.contentHash,
           seed: String(seed),

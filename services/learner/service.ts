@@ -11,7 +11,7 @@ import type { Logger } from "@sdpg/common/log.ts";
 import type { Recorder, RunState } from "@sdpg/common/record.ts";
 import { Code, implement, RpcError, type ServiceImplementation } from "@sdpg/common/rpc.ts";
 import { didYouMean } from "@sdpg/common/suggest.ts";
-import { listTasks, loadTask, TaskError } from "@sdpg/tasks/mod.ts";
+import { listTasks, loadTask, TaskError, taskOptions } from "@sdpg/tasks/mod.ts";
 import { evaluate } from "../evaluation/evaluate.ts";
 import { loadPolicy, TrainingError } from "./algorithms/sdpg.ts";
 import {
@@ -26,6 +26,7 @@ import { type PresetName, presets } from "./presets.ts";
 import {
   configureTraining,
   evaluationBatch,
+  partOverrides,
   type RunEvent,
   type Task,
   type TrainingConfiguration,
@@ -63,8 +64,12 @@ interface RunFile {
   created: string;
   model_hash: string;
   task_hash: string;
+  /** Every option of the task; absent in runs of earlier versions, which had the defaults. */
+  task_options?: TaskOptionValues;
   configuration: TrainingConfiguration;
 }
+
+type TaskOptionValues = Record<string, number | string>;
 
 /** A run being trained, or the last one that was. */
 interface ActiveRun {
@@ -129,7 +134,8 @@ export class Learner {
           Object.keys(presets[preset]).join(", "),
       );
     }
-    const configuration = configureTraining(layers, request.overrides);
+    const overrides = partOverrides(request.overrides);
+    const configuration = configureTraining(layers, overrides.configuration);
     if (!(request.seconds >= 0)) {
       throw new RpcError(
         Code.INVALID_ARGUMENT,
@@ -151,7 +157,7 @@ export class Learner {
       );
     }
     return await this.#exclusively(async () => {
-      const task = await loadTask(name);
+      const task = await loadTask(name, overrides.task);
       const file: RunFile = {
         run_id: runId,
         task: name,
@@ -164,6 +170,7 @@ export class Learner {
         created: new Date(this.options.now()).toISOString(),
         model_hash: task.model.contentHash,
         task_hash: task.program.contentHash,
+        task_options: task.options,
         configuration,
       };
       const active = await this.#open(file, task, false);
@@ -172,7 +179,7 @@ export class Learner {
       this.#launch(active);
       return {
         runId,
-        configurationJson: JSON.stringify(configuration),
+        configurationJson: JSON.stringify(recorded(file)),
         estimatedBytes: BigInt(estimateBytes(active.run)),
       };
     });
@@ -181,7 +188,7 @@ export class Learner {
   async #resumeRun(request: { runId: string; epochs: bigint; seconds: number }) {
     const before = this.#readRun(request.runId);
     return await this.#exclusively(async () => {
-      const task = await loadTask(before.task);
+      const task = await loadTask(before.task, before.task_options);
       const file: RunFile = {
         ...before,
         epochs: Number(request.epochs) || before.configuration.epochs,
@@ -191,7 +198,7 @@ export class Learner {
       this.#launch(active);
       return {
         epoch: BigInt(active.run.algorithm.epoch),
-        configurationJson: JSON.stringify(file.configuration),
+        configurationJson: JSON.stringify(recorded(file)),
         skipped: [...active.run.skipped],
       };
     });
@@ -302,7 +309,7 @@ export class Learner {
       preset: file.preset,
       seed: BigInt(file.seed),
       configuration: {
-        ...file.configuration,
+        ...recorded(file),
         model_hash: file.model_hash,
         task_hash: file.task_hash,
       },
@@ -375,7 +382,10 @@ export class Learner {
       ? openCheckpoint(runOrCheckpoint)
       : new Checkpoints(checkpointsDirectory(this.options.home, runId)).newest().checkpoint;
     const config = readConfiguration(trainingTree, checkpoint.meta.configuration);
-    const task = await loadTask(String(checkpoint.meta.task));
+    const task = await loadTask(
+      String(checkpoint.meta.task),
+      checkpoint.meta.task_options as TaskOptionValues | undefined,
+    );
     const simulation = await this.options.simulate(
       evaluationBatch(task, config, episodes, seed),
       config.simulation,
@@ -411,7 +421,13 @@ export class Learner {
       const { summary, actionSize, privilegedSize, actorSize, episodeLength } = await loadTask(
         name,
       );
-      tasks.push({ name, summary, actionSize, privilegedSize, actorSize, episodeLength });
+      const options = Object.entries(await taskOptions(name)).map(([option, declared]) => ({
+        name: option,
+        meaning: declared.meaning,
+        defaultValue: String(declared.default),
+        choices: "choices" in declared ? [...declared.choices] : [],
+      }));
+      tasks.push({ name, summary, actionSize, privilegedSize, actorSize, episodeLength, options });
     }
     return { tasks };
   }
@@ -517,6 +533,13 @@ function oneOf(what: string, name: string, known: readonly string[]): string {
     Code.INVALID_ARGUMENT,
     `Unknown ${what} "${name}"${didYouMean(name, known)}; there is ${known.join(", ")}`,
   );
+}
+
+/** What is recorded of a run's settings: the configuration, and the task's options if it has any. */
+function recorded({ configuration, task_options = {} }: RunFile) {
+  return Object.keys(task_options).length > 0
+    ? { ...configuration, task: task_options }
+    : configuration;
 }
 
 function exists(path: string): boolean {

@@ -7,7 +7,8 @@ const home = temporaryHome();
 let trained: Finished;
 beforeAll(async () => {
   const args = ["--epochs", "3", "--seed", "7", "--run", "first", "--json", ...small];
-  trained = await sdpg(home.path, "train", "hopper", ...args, "evaluation.every=2");
+  const settings = ["evaluation.every=2", "task.height_cap=0.5"];
+  trained = await sdpg(home.path, "train", "hopper", ...args, ...settings);
 }, 120_000);
 afterAll(() => home[Symbol.asyncDispose]());
 
@@ -19,7 +20,10 @@ describe("train --json", () => {
     expect(told.map(({ event }) => event).filter((event) => event !== "evaluation"))
       .toEqual(["run", "epoch", "epoch", "epoch", "done"]);
     expect(told[0]).toMatchObject({ run_id: "first", task: "hopper", algorithm: "sdpg", seed: 7 });
-    expect(told[0].configuration).toMatchObject({ nominals: 4, auxiliaries: 3, horizon: 8 });
+    expect(told[0].configuration).toMatchObject({
+      ...{ nominals: 4, auxiliaries: 3, horizon: 8 },
+      task: { height_cap: 0.5 },
+    });
 
     const epochs = told.filter(({ event }) => event === "epoch");
     epochs.forEach((epoch, i) => {
@@ -85,6 +89,7 @@ describe("the store after a training", () => {
   test("knows the run, its end, its evaluation and its services", async () => {
     const [run] = await ask(home.path, "SELECT * FROM runs WHERE run_id = 'first'");
     expect(run).toMatchObject({ task: "hopper", state: "done", seed: 7, epochs: 3 });
+    expect(JSON.parse(run.configuration).task).toEqual({ height_cap: 0.5 });
     const [evaluation] = await ask(home.path, "SELECT iteration, episodes FROM evaluations");
     expect(evaluation).toEqual({ iteration: 2, episodes: 16 });
     const services = await ask(

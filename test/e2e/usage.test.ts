@@ -48,6 +48,12 @@ describe("wrong usage", () => {
       const value = await sdpg(home.path, "train", "hopper", "actor.lr=fast");
       expect(value.stderr).toMatch(/actor\.lr.*expected.*fast/);
       expect(value.code).toBe(2);
+      const option = await sdpg(home.path, "train", "ant", "task.variant=publishd");
+      expect(option.stderr).toMatch(/variant.*corrected or published.*"published"/);
+      expect(option.code).toBe(2);
+      const unknown = await sdpg(home.path, "train", "hopper", "task.cap=1");
+      expect(unknown.stderr).toMatch(/'cap' is not one of its options.*height_cap/);
+      expect(unknown.code).toBe(2);
       expect(() => Deno.statSync(`${home.path}/services.json`)).toThrow(Deno.errors.NotFound);
     },
     60_000,

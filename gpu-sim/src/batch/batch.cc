@@ -94,12 +94,21 @@ Status Batch::create(const sim::v1::CreateBatchRequest& request, const CreateOpt
   std::string error;
   batch->model_ = core::make_model(request.model(), &error);
   if (!batch->model_) return refuse(kInvalidArgument, "model: %s", error.c_str());
-  const core::Model& model = *batch->model_;
-  const task::ModelSizes model_sizes{core::nq(model), core::nv(model), core::nu(model),
-                                     core::nbody(model)};
+  const task::ModelSizes model_sizes{core::nq(*batch->model_),
+                                     core::nv(*batch->model_),
+                                     core::nu(*batch->model_),
+                                     core::nbody(*batch->model_),
+                                     core::na(*batch->model_),
+                                     request.model().geoms().name_size(),
+                                     request.model().joints().name_size()};
   batch->program_ =
       task::make_program(request.task(), model_sizes, request.model().content_hash(), &error);
   if (!batch->program_) return refuse(kInvalidArgument, "task: %s", error.c_str());
+  if (!batch->program_->parameters.empty()) {
+    // Once more, with a place for each value that an environment has of its own.
+    batch->model_ = core::make_model(request.model(), batch->program_->parameters, &error);
+    if (!batch->model_) return refuse(kInvalidArgument, "task: parameters: %s", error.c_str());
+  }
   batch->kernels_ = core::select_kernels(request.precision() == sim::v1::PRECISION_FLOAT64
                                              ? core::Precision::kFloat64
                                              : core::Precision::kFloat32,
@@ -154,15 +163,17 @@ Status Batch::create(const sim::v1::CreateBatchRequest& request, const CreateOpt
   // The first episodes, on the calling thread.
   const auto start = [&]<class T>(T) {
     for (std::uint32_t group = 0; group < sizes.nominals; ++group) {
-      batch->begin_group<T>(group, batch->workers_[0], true);
+      if (!batch->begin_group<T>(group, batch->workers_[0], true)) return false;
       if (!batch->start_is_finite<T>(batch->workers_[0])) return false;
     }
     return true;
   };
   const bool finite = batch->kernels_->scalar_bytes == 8 ? start(double{}) : start(float{});
   if (!finite)
-    return refuse(kInvalidArgument,
-                  "task: section reset leaves a state or observation that is not finite");
+    return refuse(
+        kInvalidArgument,
+        "task: section reset or vary leaves a state, parameter or observation that is not "
+        "finite");
   *out = std::move(batch);
   return {};
 }
@@ -183,17 +194,30 @@ Status Batch::allocate(const CreateOptions& options, const std::string& label, b
     return at;
   };
   const auto nbody = static_cast<std::uint32_t>(core::nbody(model));
+  const auto parameters = static_cast<std::uint32_t>(program_->parameters.size());
   rows_.qpos = field(core::nq(model));
   rows_.qvel = field(core::nv(model));
+  rows_.act = field(core::na(model));
   rows_.ctrl = field(core::nu(model));
   rows_.warmstart = field(core::nv(model));
   rows_.persistent = field(program_->persistent_rows);
+  rows_.sensordata = field(program_->sensor_values);
+  rows_.parameters = field(parameters);
   rows_.state_end = next;
   rows_.xpos = field(nbody * 3);
   rows_.xquat = field(nbody * 4);
   rows_.xipos = field(nbody * 3);
   rows_.end = next;
   if (program_->reads_frames) rows_.state_end = rows_.end;
+  needs_frames_ = program_->reads_frames;
+  for (const core::Sensor& sensor : program_->sensors) needs_frames_ |= core::is_velocity(sensor);
+  std::uint32_t copied = 0;
+  for (std::uint32_t i = 0; i < parameters; ++i) {
+    if (!program_->own[i]) continue;
+    if (copied < rows_.parameters + i) copied_.push_back({copied, rows_.parameters + i});
+    copied = rows_.parameters + i + 1;
+  }
+  copied_.push_back({copied, rows_.state_end});
   block_stride_ = align64(rows_.state_end * row_bytes);
 
   // Everything but the rollout buffer lives in one allocation; parts are handed out in order.
@@ -215,8 +239,9 @@ Status Batch::allocate(const CreateOptions& options, const std::string& label, b
     for (const std::uint64_t bytes : std::initializer_list<std::uint64_t>{
              static_cast<std::uint64_t>(kernels_->scratch_bytes(model)),
              program_->scratch_registers * row_bytes, (rows_.end - rows_.xpos) * row_bytes,
-             rows_.end * row_bytes, program_->draws * row_bytes, sizes_.actions * row_bytes,
-             action_rows * 4, action_rows * 4, action_rows * 4, lanes_ * 4ull, lanes_ * 4ull})
+             rows_.end * row_bytes, std::max(program_->draws, program_->own_draws) * row_bytes,
+             sizes_.actions * row_bytes, action_rows * 4, action_rows * 4, action_rows * 4,
+             lanes_ * 4ull, lanes_ * 4ull})
       parts.push_back({bytes});
   }
   state_bytes_ = 0;
@@ -307,15 +332,29 @@ core::BlockView Batch::view(std::uint8_t* rows, std::uint8_t* frames, std::uint3
   const std::uint64_t row_bytes = lanes_ * static_cast<std::uint64_t>(kernels_->scalar_bytes);
   const auto at = [&](std::uint32_t row) { return rows + row * row_bytes; };
   const auto frame = [&](std::uint32_t row) { return frames + (row - rows_.xpos) * row_bytes; };
-  return {at(rows_.qpos),    at(rows_.qvel),     at(rows_.ctrl),     at(rows_.warmstart),
-          frame(rows_.xpos), frame(rows_.xquat), frame(rows_.xipos), status};
+  return {at(rows_.qpos),
+          at(rows_.qvel),
+          at(rows_.ctrl),
+          at(rows_.warmstart),
+          frame(rows_.xpos),
+          frame(rows_.xquat),
+          frame(rows_.xipos),
+          status,
+          at(rows_.act),
+          at(rows_.parameters),
+          program_->sensors.data(),
+          static_cast<int>(program_->sensors.size()),
+          at(rows_.sensordata)};
 }
 
 template <class T>
 void Batch::run_section(const task::Section& section, const core::BlockView& v, Worker& worker,
                         const std::int32_t* progress, const void* action) {
-  const task::ProgramArgs args{worker.registers, v.qpos,  v.qvel,  v.ctrl,          action,
-                               v.xpos,           v.xquat, v.xipos, worker.uniforms, progress};
+  // Only `reset` and `vary` store parameters, and they run on blocks of the worker's own.
+  void* parameters = const_cast<void*>(v.parameters);
+  const task::ProgramArgs args{
+      worker.registers, v.qpos,          v.qvel,   v.ctrl, action,       v.xpos,    v.xquat,
+      v.xipos,          worker.uniforms, progress, v.act,  v.sensordata, parameters};
   kernels_->run_program(&section, &args);
 }
 
@@ -342,8 +381,10 @@ void Batch::copy_environment(std::uint32_t to, const std::uint8_t* from_rows,
                              std::uint32_t from_lane, std::int32_t progress) {
   const T* from = reinterpret_cast<const T*>(from_rows) + from_lane;
   T* into = reinterpret_cast<T*>(block_rows(to / lanes_)) + to % lanes_;
-  const std::uint32_t end = rows_.state_end * lanes_;
-  for (std::uint32_t i = 0; i < end; i += lanes_) into[i] = from[i];
+  for (const RowRange& range : copied_) {
+    const std::uint32_t end = range.end * lanes_;
+    for (std::uint32_t i = range.begin * lanes_; i < end; i += lanes_) into[i] = from[i];
+  }
   progress_[to] = progress;
 }
 
@@ -375,8 +416,54 @@ void Batch::start_episode(std::uint32_t group, Worker& worker) {
   const core::BlockView v = view(worker.start, worker.start + frames_at, worker.status);
   run_section<T>(program_->reset, v, worker, worker.start_progress, nullptr);
   save_persistent<T>(worker.start, worker);
-  if (program_->reads_frames) kernels_->kinematics(*model_, v, worker.scratch);
+  if (program_->varies) {
+    for (std::uint32_t lane = 0; lane < lanes_; ++lane)
+      draw_own<T>(group * sizes_.members, lane, episode, worker);
+    run_section<T>(program_->vary, v, worker, worker.start_progress, nullptr);
+    load_persistent<T>(worker.start, worker);  // `vary` may have used their registers
+  }
+  if (needs_frames_) kernels_->kinematics(*model_, v, worker.scratch);
   run_section<T>(program_->observe, v, worker, worker.start_progress, nullptr);
+}
+
+// Uniforms of `vary` for environment `e` into a lane.
+template <class T>
+void Batch::draw_own(std::uint32_t e, std::uint32_t lane, std::uint32_t episode, Worker& worker) {
+  T* uniforms = reinterpret_cast<T*>(worker.uniforms);
+  for (std::uint32_t first = 0; first < program_->own_draws; first += 4) {
+    const std::uint32_t counter[4] = {first / 4 | kOwnParameters, e, episode, 0};
+    std::uint32_t words[4];
+    philox(counter, seed_, words);
+    for (std::uint32_t k = 0; k < 4 && first + k < program_->own_draws; ++k)
+      uniforms[(first + k) * lanes_ + lane] = static_cast<T>(uniform(words[k]));
+  }
+}
+
+template <class T>
+bool Batch::vary(std::uint32_t begin, std::uint32_t end, std::uint32_t episode, Worker& worker) {
+  // The group's parameters are in worker.start; the environments' own go through there, a lane
+  // each.
+  const std::uint64_t frames_at = rows_.xpos * lanes_ * sizeof(T);
+  const core::BlockView v = view(worker.start, worker.start + frames_at, worker.status);
+  const T* drawn = reinterpret_cast<const T*>(worker.start) + rows_.parameters * lanes_;
+  bool finite = true;
+  for (std::uint32_t first = begin; first < end; first += lanes_) {
+    const std::uint32_t count = std::min(lanes_, end - first);
+    for (std::uint32_t lane = 0; lane < lanes_; ++lane)
+      draw_own<T>(first + std::min(lane, count - 1), lane, episode, worker);
+    run_section<T>(program_->vary, v, worker, worker.start_progress, nullptr);
+    for (std::uint32_t i = 0; i < program_->own.size(); ++i) {
+      if (!program_->own[i]) continue;
+      for (std::uint32_t lane = 0; lane < count; ++lane) {
+        const std::uint32_t e = first + lane;
+        const T value = drawn[i * lanes_ + lane];
+        finite &= usable(value);
+        reinterpret_cast<T*>(block_rows(e / lanes_))[(rows_.parameters + i) * lanes_ + e % lanes_] =
+            value;
+      }
+    }
+  }
+  return finite;
 }
 
 template <class T>
@@ -413,7 +500,7 @@ void Batch::write_observations(std::uint32_t first, std::uint32_t count, std::ui
 }
 
 template <class T>
-void Batch::begin_group(std::uint32_t group, Worker& worker, bool reset) {
+bool Batch::begin_group(std::uint32_t group, Worker& worker, bool reset) {
   const std::uint32_t nominal = group * sizes_.members;
   std::uint32_t copies_end = nominal + sizes_.members;
   // Lanes beyond the last environment repeat its group, so that they hold ordinary numbers.
@@ -425,21 +512,34 @@ void Batch::begin_group(std::uint32_t group, Worker& worker, bool reset) {
   const std::uint8_t* rows = block_rows(nominal / lanes_);
   for (std::uint32_t e = nominal + 1; e < copies_end; ++e)
     copy_environment<T>(e, rows, nominal % lanes_, progress_[nominal]);
+  return !reset || !program_->varies || vary<T>(nominal, copies_end, episodes_[group] - 1, worker);
 }
 
-// Observations of a block's present state into slot 0.
 template <class T>
-void Batch::observe_block(std::uint32_t block, Worker& worker) {
+void Batch::observe_block(std::uint32_t block, Worker& worker, std::uint32_t t) {
   const std::uint32_t first = block * lanes_;
   const std::uint32_t count = std::min(lanes_, sizes_.environments - first);
   std::uint8_t* rows = block_rows(block);
   std::uint8_t* frames =
       program_->reads_frames ? rows + rows_.xpos * lanes_ * sizeof(T) : worker.frames;
+  const core::BlockView v = view(rows, frames, worker.status);
   load_persistent<T>(rows, worker);
-  run_section<T>(program_->observe, view(rows, frames, worker.status), worker, progress_ + first,
-                 nullptr);
+  // The frames of a copy are its nominal's; its own parameters may move them.
+  if (program_->varies && needs_frames_) kernels_->kinematics(*model_, v, worker.scratch);
+  run_section<T>(program_->observe, v, worker, progress_ + first, nullptr);
   // A restored state may hold anything: clean every lane.
-  write_observations<T>(first, count, ~0u, worker, out_.privileged, out_.actor);
+  const std::uint64_t slot = t;
+  write_observations<T>(first, count, ~0u, worker,
+                        out_.privileged + slot * sizes_.environments * sizes_.privileged,
+                        out_.actor + slot * sizes_.nominals * sizes_.actor);
+}
+
+template <class T>
+void Batch::observe_copies(std::uint32_t block, Worker& worker, std::uint32_t t) {
+  const std::uint32_t first = block * lanes_;
+  const std::uint32_t count = std::min(lanes_, sizes_.environments - first);
+  const std::uint8_t* done = out_.done + std::uint64_t{t} * sizes_.environments + first;
+  if (memchr(done, 1, count) != nullptr) observe_block<T>(block, worker, t + 1);
 }
 
 // Everything of a step that concerns one block; see the header of sim.proto for the order.
@@ -486,7 +586,7 @@ void Batch::step_block(std::uint32_t block, Worker& worker, const ActionArgs& st
   run_section<T>(program.control, v, worker, progress, acting);
   const std::uint64_t control_done = clock();
   kernels_->step(*model_, v, worker.scratch, static_cast<int>(program.substeps));
-  if (program.reads_frames) kernels_->kinematics(*model_, v, worker.scratch);
+  if (needs_frames_) kernels_->kinematics(*model_, v, worker.scratch);
   const std::uint64_t physics_done = clock();
   for (std::uint32_t lane = 0; lane < lanes; ++lane) progress[lane] += 1;
 
@@ -588,6 +688,8 @@ void Batch::step_group(std::uint32_t group, Worker& worker, std::uint32_t t) {
     memcpy(after + std::uint64_t{e} * values, observed, values * sizeof(float));
     out_.done[slot + e] = 1;
   }
+  if (fresh && program_->varies)
+    vary<T>(nominal, nominal + sizes_.members, episodes_[group] - 1, worker);
 }
 
 // ---- segments
@@ -620,7 +722,7 @@ Status Batch::begin(ThreadPool& pool, std::uint64_t epoch, bool reset, PhaseTime
         begin_group<T>(group, workers_[worker], reset);
     });
     pool.run(static_cast<int>(blocks_),
-             [&](int block, int worker) { observe_block<T>(block, workers_[worker]); });
+             [&](int block, int worker) { observe_block<T>(block, workers_[worker], 0); });
   };
   kernels_->scalar_bytes == 8 ? run(double{}) : run(float{});
   segment_open_ = true;
@@ -686,6 +788,10 @@ Status Batch::step(ThreadPool& pool, std::uint32_t t, const float* mean, std::si
       for (std::uint32_t group = item * chunk; group < end; ++group)
         step_group<T>(group, workers_[worker], t);
     });
+    // Copies whose parameters are their own do not look as their nominal does.
+    if (program_->varies)
+      pool.run(static_cast<int>(blocks_),
+               [&](int block, int worker) { observe_copies<T>(block, workers_[worker], t); });
   };
   kernels_->scalar_bytes == 8 ? run(double{}) : run(float{});
   const std::uint64_t finished = now(CLOCK_REALTIME);

@@ -107,10 +107,13 @@ class Batch {
  private:
   // Rows of a block's state, one field after another, each aligned to 64 bytes.
   struct Rows {
-    std::uint32_t qpos, qvel, ctrl, warmstart, persistent;
+    std::uint32_t qpos, qvel, act, ctrl, warmstart, persistent, sensordata, parameters;
     std::uint32_t xpos, xquat, xipos;  // in a block's state only where the task reads frames
-    std::uint32_t state_end;           // rows copied, saved and restored
+    std::uint32_t state_end;           // rows saved and restored
     std::uint32_t end;                 // rows of a block with frames
+  };
+  struct RowRange {
+    std::uint32_t begin, end;
   };
 
   // What one worker thread owns.
@@ -119,7 +122,7 @@ class Batch {
     std::uint8_t* registers;  // T [Program::scratch_registers][lane]
     std::uint8_t* frames;     // T [frame rows][lane], where the state holds none
     std::uint8_t* start;      // T [Rows::end][lane], a block in which episodes start; lane 0 counts
-    std::uint8_t* uniforms;   // T [Program::draws][lane]
+    std::uint8_t* uniforms;   // T [Program::draws or own_draws][lane]
     std::uint8_t* acting;     // T [A][lane] after tanh, for tables in double
     float* noise;             // [A][lane]
     float* action;            // [A][lane]
@@ -142,11 +145,21 @@ class Batch {
   template <class T>
   void step_group(std::uint32_t group, Worker& worker, std::uint32_t t);
   template <class T>
-  void begin_group(std::uint32_t group, Worker& worker, bool reset);
+  bool begin_group(std::uint32_t group, Worker& worker, bool reset);
+  // Observations of a block's present state into slot `t` of the buffer.
   template <class T>
-  void observe_block(std::uint32_t block, Worker& worker);
+  void observe_block(std::uint32_t block, Worker& worker, std::uint32_t t);
+  // The same into slot t + 1, where a lane of the block was copied in step t.
+  template <class T>
+  void observe_copies(std::uint32_t block, Worker& worker, std::uint32_t t);
   template <class T>
   void start_episode(std::uint32_t group, Worker& worker);
+  template <class T>
+  void draw_own(std::uint32_t e, std::uint32_t lane, std::uint32_t episode, Worker& worker);
+  // Draws the parameters that environments [first, end) have of their own; `episode` is the number
+  // of their nominal's episode. False where a value is not finite.
+  template <class T>
+  bool vary(std::uint32_t first, std::uint32_t end, std::uint32_t episode, Worker& worker);
   template <class T>
   void run_section(const task::Section& section, const core::BlockView& view, Worker& worker,
                    const std::int32_t* progress, const void* action);
@@ -175,8 +188,10 @@ class Batch {
   std::vector<std::uint32_t> persistent_rows_;  // registers of all persistent ranges
   std::vector<std::uint32_t> observed_rows_;    // registers of all observations, each once
   std::vector<double> qpos0_;
+  bool needs_frames_ = false;  // for the task's frames or for velocities it senses
 
   Rows rows_{};
+  std::vector<RowRange> copied_;  // rows of a nominal that its auxiliaries take over
   std::uint32_t lanes_ = 0, blocks_ = 0;
   std::uint64_t block_stride_ = 0;  // bytes
   std::uint64_t state_bytes_ = 0;   // of everything but the buffer

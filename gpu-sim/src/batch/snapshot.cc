@@ -25,7 +25,7 @@ struct Header {
 static_assert(sizeof(Header) == 160, "the layout of a snapshot is part of its version");
 
 constexpr char kMagic[8] = {'S', 'D', 'P', 'G', 'S', 'N', 'A', 'P'};
-constexpr std::uint32_t kVersion = 1;
+constexpr std::uint32_t kVersion = 2;
 
 }  // namespace
 

@@ -93,6 +93,10 @@ inline constexpr int sensor_values(SensorKind kind) {
   return kind == SensorKind::kTouchBody || kind == SensorKind::kTouchGeom ? 1 : 3;
 }
 
+inline constexpr bool is_velocity(const Sensor& sensor) {
+  return sensor.kind == SensorKind::kLinearVelocity || sensor.kind == SensorKind::kAngularVelocity;
+}
+
 // Pointers into one block's state; T is float or double according to the table. All of it
 // is plain memory of the caller, 64-byte aligned, `[count][lane]`.
 struct BlockView {

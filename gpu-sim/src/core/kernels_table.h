@@ -4,6 +4,7 @@
 
 #include "core/kernels.h"
 #include "core/pipeline.h"
+#include "core/sensors.h"
 #include "task/program_kernels.h"
 
 namespace sdpg::core {
@@ -60,6 +61,8 @@ void table_step(const Model& model, const BlockView& view, void* memory, int sub
   std::uint32_t not_converged = 0;
   for (int i = 0; i < substeps; ++i) {
     not_converged |= forward(s);
+    if (view.nsensor > 0 && i + 1 == substeps)
+      acceleration_sensors(s, view.sensor, view.nsensor, static_cast<P*>(view.sensordata));
     integrate(s);
   }
   *s.kept_contact_count = s.contact_count;
@@ -74,6 +77,9 @@ void table_kinematics(const Model& model, const BlockView& view, void* memory) {
   s.xquat = static_cast<P*>(view.xquat);
   s.xipos = static_cast<P*>(view.xipos);
   kinematics(s);
+  if (!any_velocity(view.sensor, view.nsensor)) return;
+  com(s);
+  velocity_sensors(s, view.sensor, view.nsensor, static_cast<P*>(view.sensordata));
 }
 
 template <class P, class Team>

@@ -7,6 +7,7 @@
 #include <cinttypes>
 #include <cmath>
 #include <cstdio>
+#include <set>
 
 #include "sdpg/task/v1/task.pb.h"
 #include "task/make_program.h"
@@ -22,7 +23,18 @@ constexpr std::uint32_t kMaxDraws = 65536;
 constexpr int kMaxTerms = 4096;  // observations, rewards, terminations, persistent ranges
 constexpr std::uint32_t kMaxValues = 65536;  // of all observations of one network
 
-enum SectionBit { kControl = 1, kStep = 2, kObserve = 4, kReset = 8, kAnywhere = 15 };
+constexpr int kMaxSensors = 4096;
+constexpr int kMaxParameters = 4096;
+
+enum SectionBit {
+  kControl = 1,
+  kStep = 2,
+  kObserve = 4,
+  kReset = 8,
+  kVary = 16,
+  kAnywhere = 31,
+  kOfState = 15,  // where there is a state to read
+};
 
 enum class Shape {
   kFill,    // dst[length] from the immediate
@@ -73,9 +85,9 @@ constexpr Rule kRules[] = {
     {kReduceMax, Shape::kReduce, 1, kAnywhere, nullptr},
     {kReduceMin, Shape::kReduce, 1, kAnywhere, nullptr},
     {kDot, Shape::kReduce, 2, kAnywhere, nullptr},
-    {kLoadQpos, Shape::kLoad, 0, kAnywhere, "qpos"},
-    {kLoadQvel, Shape::kLoad, 0, kAnywhere, "qvel"},
-    {kLoadCtrl, Shape::kLoad, 0, kAnywhere, "ctrl"},
+    {kLoadQpos, Shape::kLoad, 0, kOfState, "qpos"},
+    {kLoadQvel, Shape::kLoad, 0, kOfState, "qvel"},
+    {kLoadCtrl, Shape::kLoad, 0, kOfState, "ctrl"},
     // After a reset or a copy there is no action of this step: keep it in a persistent range
     // instead.
     {kLoadAction, Shape::kLoad, 0, kControl | kStep, "action"},
@@ -83,11 +95,16 @@ constexpr Rule kRules[] = {
     {kLoadXpos, Shape::kLoad, 0, kControl | kStep | kObserve, "xpos"},
     {kLoadXquat, Shape::kLoad, 0, kControl | kStep | kObserve, "xquat"},
     {kLoadXipos, Shape::kLoad, 0, kControl | kStep | kObserve, "xipos"},
-    {kLoadProgress, Shape::kLoad, 0, kAnywhere, nullptr},
-    {kRandomUniform, Shape::kLoad, 0, kReset, "random draws"},
+    {kLoadProgress, Shape::kLoad, 0, kOfState, nullptr},
+    {kRandomUniform, Shape::kLoad, 0, kReset | kVary, "random draws"},
+    // A new episode has measured nothing yet.
+    {kLoadSensor, Shape::kLoad, 0, kControl | kStep | kObserve, "the sensors' values"},
+    {kLoadParameter, Shape::kLoad, 0, kAnywhere, "the parameters"},
+    {kLoadAct, Shape::kLoad, 0, kOfState, "act"},
     {kStoreQpos, Shape::kStore, 1, kReset, "qpos"},
     {kStoreQvel, Shape::kStore, 1, kReset, "qvel"},
     {kStoreCtrl, Shape::kStore, 1, kControl, "ctrl"},
+    {kStoreParameter, Shape::kStore, 1, kReset | kVary, "the parameters"},
 };
 
 const Rule* rule_of(std::uint32_t op) {
@@ -115,7 +132,31 @@ static_assert(kConstant == v1::OPCODE_CONSTANT && kMove == v1::OPCODE_MOVE &&
               kLoadXquat == v1::OPCODE_LOAD_XQUAT && kLoadXipos == v1::OPCODE_LOAD_XIPOS &&
               kLoadProgress == v1::OPCODE_LOAD_PROGRESS &&
               kRandomUniform == v1::OPCODE_RANDOM_UNIFORM && kStoreQpos == v1::OPCODE_STORE_QPOS &&
-              kStoreQvel == v1::OPCODE_STORE_QVEL && kStoreCtrl == v1::OPCODE_STORE_CTRL);
+              kStoreQvel == v1::OPCODE_STORE_QVEL && kStoreCtrl == v1::OPCODE_STORE_CTRL &&
+              kLoadSensor == v1::OPCODE_LOAD_SENSOR &&
+              kLoadParameter == v1::OPCODE_LOAD_PARAMETER && kLoadAct == v1::OPCODE_LOAD_ACT &&
+              kStoreParameter == v1::OPCODE_STORE_PARAMETER);
+
+// The core's numbers are the contract's.
+static_assert(int{v1::SENSOR_KIND_LINEAR_VELOCITY} == int(core::SensorKind::kLinearVelocity) &&
+              int{v1::SENSOR_KIND_ANGULAR_VELOCITY} == int(core::SensorKind::kAngularVelocity) &&
+              int{v1::SENSOR_KIND_LINEAR_ACCELERATION} ==
+                  int(core::SensorKind::kLinearAcceleration) &&
+              int{v1::SENSOR_KIND_ANGULAR_ACCELERATION} ==
+                  int(core::SensorKind::kAngularAcceleration) &&
+              int{v1::SENSOR_KIND_CONTACT_FORCE} == int(core::SensorKind::kContactForce) &&
+              int{v1::SENSOR_KIND_TOUCH_BODY} == int(core::SensorKind::kTouchBody) &&
+              int{v1::SENSOR_KIND_TOUCH_GEOM} == int(core::SensorKind::kTouchGeom));
+static_assert(int{v1::PARAMETER_FIELD_BODY_MASS} == int(core::Parameter::kBodyMass) &&
+              int{v1::PARAMETER_FIELD_BODY_INERTIA} == int(core::Parameter::kBodyInertia) &&
+              int{v1::PARAMETER_FIELD_BODY_IPOS} == int(core::Parameter::kBodyIpos) &&
+              int{v1::PARAMETER_FIELD_GEOM_FRICTION} == int(core::Parameter::kGeomFriction) &&
+              int{v1::PARAMETER_FIELD_DOF_ARMATURE} == int(core::Parameter::kDofArmature) &&
+              int{v1::PARAMETER_FIELD_DOF_DAMPING} == int(core::Parameter::kDofDamping) &&
+              int{v1::PARAMETER_FIELD_JNT_STIFFNESS} == int(core::Parameter::kJntStiffness) &&
+              int{v1::PARAMETER_FIELD_ACTUATOR_GAIN} == int(core::Parameter::kActuatorGain) &&
+              int{v1::PARAMETER_FIELD_ACTUATOR_BIAS} == int(core::Parameter::kActuatorBias) &&
+              int{v1::PARAMETER_FIELD_QPOS0} == int(core::Parameter::kQpos0));
 
 // A message in flight: where it is being checked, and the first thing found wrong.
 class Checker {
@@ -143,12 +184,15 @@ class Checker {
 
   bool check_sizes(const std::string& model_hash);
   bool check_persistent();
+  bool check_sensors();
+  bool check_parameters();
   bool check_section(const char* name, SectionBit bit,
                      const google::protobuf::RepeatedPtrField<v1::Instruction>& instructions,
                      std::vector<Op>* out);
   bool check_outputs();
   bool check_instruction(int n, const v1::Instruction& in, SectionBit bit, std::vector<Op>* out);
-  bool check_elements(int n, const v1::Instruction& in, const Rule& rule);
+  bool check_elements(int n, const v1::Instruction& in, const Rule& rule, SectionBit bit);
+  bool check_parameter_use(int n, const v1::Instruction& in, SectionBit bit);
   bool check_read(int n, const char* operand, std::uint32_t start, std::uint32_t length);
   void emit(const v1::Instruction& in, const Rule& rule, std::vector<Op>* out);
 
@@ -160,12 +204,14 @@ class Checker {
   std::vector<bool> defined_;     // [register_count] holds a value at this point of the section
   std::vector<bool> persistent_;  // [register_count] belongs to a persistent range
   std::vector<bool> ctrl_;        // [nu] stored by `control`
+  std::vector<bool> stored_;      // [parameters] stored so far
   std::uint64_t work_ = 0;        // registers computed so far by the section
   std::uint32_t temporary_ = 0;   // registers appended for results that overlap their operands
 };
 
 bool Checker::check(const std::string& model_hash) {
-  if (!check_sizes(model_hash) || !check_persistent()) return false;
+  if (!check_sizes(model_hash) || !check_persistent() || !check_sensors() || !check_parameters())
+    return false;
   ctrl_.assign(sizes_.nu, false);
   if (!check_section("control", kControl, message_.control(), &program_.control_ops)) return false;
   for (int i = 0; i < sizes_.nu; ++i) {
@@ -188,6 +234,12 @@ bool Checker::check(const std::string& model_hash) {
   if (!check_section("observe", kObserve, message_.observe(), &program_.observe_ops)) return false;
   if (!check_outputs()) return false;
   if (!check_section("reset", kReset, message_.reset(), &program_.reset_ops)) return false;
+  if (!check_section("vary", kVary, message_.vary(), &program_.vary_ops)) return false;
+  for (std::size_t i = 0; i < stored_.size(); ++i) {
+    if (!stored_[i])
+      return fail("parameter %zu: section %s never stores it", i,
+                  program_.own[i] ? "vary" : "reset");
+  }
 
   program_.name = message_.name();
   program_.content_hash = message_.content_hash();
@@ -202,6 +254,7 @@ bool Checker::check(const std::string& model_hash) {
   program_.step = section(program_.step_ops);
   program_.observe = section(program_.observe_ops);
   program_.reset = section(program_.reset_ops);
+  program_.vary = section(program_.vary_ops);
   return true;
 }
 
@@ -227,6 +280,9 @@ bool Checker::check_sizes(const std::string& model_hash) {
                 {"step", message_.step_size(), kMaxInstructions},
                 {"observe", message_.observe_size(), kMaxInstructions},
                 {"reset", message_.reset_size(), kMaxInstructions},
+                {"vary", message_.vary_size(), kMaxInstructions},
+                {"sensors", message_.sensors_size(), kMaxSensors},
+                {"parameters", message_.parameters_size(), kMaxParameters},
                 {"persistent", message_.persistent_size(), kMaxTerms},
                 {"observations", message_.observations_size(), kMaxTerms},
                 {"rewards", message_.rewards_size(), kMaxTerms},
@@ -263,11 +319,72 @@ bool Checker::check_persistent() {
   return true;
 }
 
+bool Checker::check_sensors() {
+  program_.sensor_values = 0;
+  for (int i = 0; i < message_.sensors_size(); ++i) {
+    const v1::Sensor& in = message_.sensors(i);
+    const auto kind = static_cast<core::SensorKind>(in.kind());
+    if (in.kind() == v1::SENSOR_KIND_UNSPECIFIED || !v1::SensorKind_IsValid(in.kind()))
+      return fail("sensor %d: unknown kind %d", i, static_cast<int>(in.kind()));
+    const bool of_geom = kind == core::SensorKind::kTouchGeom;
+    const int objects = of_geom ? sizes_.ngeom : sizes_.nbody;
+    if (in.object() >= static_cast<std::uint32_t>(objects))
+      return fail("sensor %d: %s %" PRIu32 " of %d", i, of_geom ? "geom" : "body", in.object(),
+                  objects);
+    const int values = core::sensor_values(kind);
+    if (in.local() && values == 1) return fail("sensor %d: a touch has no axes to be local in", i);
+    program_.sensors.push_back({kind, static_cast<int>(in.object()), in.local() ? 1 : 0,
+                                static_cast<int>(program_.sensor_values)});
+    program_.sensor_values += static_cast<std::uint32_t>(values);
+  }
+  return true;
+}
+
+bool Checker::check_parameters() {
+  const struct {
+    v1::ParameterField field;
+    int size;
+  } arrays[] = {{v1::PARAMETER_FIELD_BODY_MASS, sizes_.nbody},
+                {v1::PARAMETER_FIELD_BODY_INERTIA, sizes_.nbody * 3},
+                {v1::PARAMETER_FIELD_BODY_IPOS, sizes_.nbody * 3},
+                {v1::PARAMETER_FIELD_GEOM_FRICTION, sizes_.ngeom * 3},
+                {v1::PARAMETER_FIELD_DOF_ARMATURE, sizes_.nv},
+                {v1::PARAMETER_FIELD_DOF_DAMPING, sizes_.nv},
+                {v1::PARAMETER_FIELD_JNT_STIFFNESS, sizes_.njnt},
+                {v1::PARAMETER_FIELD_ACTUATOR_GAIN, sizes_.nu},
+                {v1::PARAMETER_FIELD_ACTUATOR_BIAS, sizes_.nu * 3},
+                {v1::PARAMETER_FIELD_QPOS0, sizes_.nq}};
+  program_.varies = false;
+  std::set<std::pair<int, std::uint32_t>> seen;
+  for (int i = 0; i < message_.parameters_size(); ++i) {
+    const v1::Parameter& in = message_.parameters(i);
+    int size = -1;
+    for (const auto& array : arrays) {
+      if (array.field == in.field()) size = array.size;
+    }
+    if (size < 0) return fail("parameter %d: unknown field %d", i, static_cast<int>(in.field()));
+    const std::string field = v1::ParameterField_Name(in.field());
+    if (in.index() >= static_cast<std::uint32_t>(size))
+      return fail("parameter %d: element %" PRIu32 " of %s, which has %d", i, in.index(),
+                  field.c_str(), size);
+    if (!seen.insert({static_cast<int>(in.field()), in.index()}).second)
+      return fail("parameter %d: element %" PRIu32 " of %s is a parameter already", i, in.index(),
+                  field.c_str());
+    program_.parameters.push_back(
+        {static_cast<core::Parameter>(in.field()), static_cast<int>(in.index())});
+    program_.own.push_back(in.per_environment());
+    program_.varies |= in.per_environment();
+  }
+  stored_.assign(program_.parameters.size(), false);
+  return true;
+}
+
 bool Checker::check_section(const char* name, SectionBit bit,
                             const google::protobuf::RepeatedPtrField<v1::Instruction>& instructions,
                             std::vector<Op>* out) {
   section_name_ = name;
   defined_ = persistent_;
+  if (bit == kVary) defined_.assign(defined_.size(), false);  // it knows no state
   work_ = 0;
   out->reserve(instructions.size());
   for (int n = 0; n < instructions.size(); ++n) {
@@ -303,7 +420,7 @@ bool Checker::check_instruction(int n, const v1::Instruction& in, SectionBit bit
   if (rule->shape == Shape::kFill && !std::isfinite(in.immediate()))
     return fail_at(n, "%s: immediate is not finite", op_name.c_str());
   if ((rule->shape == Shape::kLoad || rule->shape == Shape::kStore) &&
-      !check_elements(n, in, *rule))
+      !check_elements(n, in, *rule, bit))
     return false;
 
   if (rule->shape != Shape::kStore) {
@@ -313,10 +430,11 @@ bool Checker::check_instruction(int n, const v1::Instruction& in, SectionBit bit
       return fail_at(n, "%s: result registers [%" PRIu32 ", %" PRIu64 ") of %" PRIu32,
                      op_name.c_str(), in.dst(), end, registers);
     for (std::uint64_t r = in.dst(); r < end; ++r) {
-      // `observe` runs a number of times that depends on resets, so it must not change the state.
-      if (bit == kObserve && persistent_[r])
-        return fail_at(n, "%s: register %" PRIu64 " is persistent and observe must not write it",
-                       op_name.c_str(), r);
+      // `observe` runs a number of times that depends on resets, so it must not change the state;
+      // `vary` has no state before it.
+      if ((bit == kObserve || bit == kVary) && persistent_[r])
+        return fail_at(n, "%s: register %" PRIu64 " is persistent and %s must not write it",
+                       op_name.c_str(), r, section_name_);
       defined_[r] = true;
     }
   }
@@ -337,7 +455,7 @@ bool Checker::check_read(int n, const char* operand, std::uint32_t start, std::u
 }
 
 // Elements [index, index + length) of the array a load reads or a store writes.
-bool Checker::check_elements(int n, const v1::Instruction& in, const Rule& rule) {
+bool Checker::check_elements(int n, const v1::Instruction& in, const Rule& rule, SectionBit bit) {
   std::uint64_t size = 0;
   switch (rule.op) {
     case kLoadProgress:
@@ -367,16 +485,46 @@ bool Checker::check_elements(int n, const v1::Instruction& in, const Rule& rule)
     case kRandomUniform:
       size = kMaxDraws;
       break;
+    case kLoadSensor:
+      size = program_.sensor_values;
+      break;
+    case kLoadParameter:
+    case kStoreParameter:
+      size = program_.parameters.size();
+      break;
+    case kLoadAct:
+      size = sizes_.na;
+      break;
   }
   const std::uint64_t end = std::uint64_t{in.index()} + in.length();
   if (end > size)
     return fail_at(n, "%s: elements [%" PRIu32 ", %" PRIu64 ") of %s, which has %" PRIu64,
                    v1::Opcode_Name(in.op()).c_str(), in.index(), end, rule.array, size);
-  if (rule.op == kRandomUniform)
-    program_.draws = std::max(program_.draws, static_cast<std::uint32_t>(end));
+  if (rule.op == kRandomUniform) {
+    std::uint32_t& draws = bit == kVary ? program_.own_draws : program_.draws;
+    draws = std::max(draws, static_cast<std::uint32_t>(end));
+  }
   if (rule.op == kStoreCtrl) std::fill(ctrl_.begin() + in.index(), ctrl_.begin() + end, true);
   if (rule.op == kLoadXpos || rule.op == kLoadXquat || rule.op == kLoadXipos)
     program_.reads_frames = true;
+  if (rule.op == kLoadParameter || rule.op == kStoreParameter)
+    return check_parameter_use(n, in, bit);
+  return true;
+}
+
+// While an episode starts, a parameter has a value from the moment it is stored.
+bool Checker::check_parameter_use(int n, const v1::Instruction& in, SectionBit bit) {
+  const bool starting = bit == kReset || bit == kVary;
+  const bool stores = in.op() == v1::OPCODE_STORE_PARAMETER;
+  for (std::uint32_t i = in.index(); i < in.index() + in.length(); ++i) {
+    if (stores && program_.own[i] != (bit == kVary))
+      return fail_at(n, "parameter %" PRIu32 " belongs to section %s", i,
+                     program_.own[i] ? "vary" : "reset");
+    if (stores && stored_[i]) return fail_at(n, "parameter %" PRIu32 " is stored twice", i);
+    if (!stores && starting && !stored_[i])
+      return fail_at(n, "parameter %" PRIu32 " has no value yet", i);
+    if (stores) stored_[i] = true;
+  }
   return true;
 }
 

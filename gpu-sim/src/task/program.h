@@ -37,8 +37,11 @@ struct ProgramArgs {
   const void* xpos;              // T [nbody*3]
   const void* xquat;             // T [nbody*4]
   const void* xipos;             // T [nbody*3]
-  const void* uniforms;          // T [Program::draws], in [0, 1)
+  const void* uniforms;          // T [Program::draws] or [Program::own_draws], in [0, 1)
   const std::int32_t* progress;  // [1]
+  const void* act;               // T [na]
+  const void* sensordata;        // T [Program::sensor_values]
+  void* parameters;              // T [Program::parameters.size()]
 };
 
 }  // namespace sdpg::task

@@ -24,8 +24,9 @@ inline constexpr std::uint32_t kConstant = 1, kMove = 2, kAdd = 10, kSub = 11, k
                                kSelect = 46, kSum = 60, kReduceMax = 61, kReduceMin = 62, kDot = 63,
                                kLoadQpos = 80, kLoadQvel = 81, kLoadCtrl = 82, kLoadAction = 83,
                                kLoadXpos = 84, kLoadXquat = 85, kLoadXipos = 86, kLoadProgress = 87,
-                               kRandomUniform = 88, kStoreQpos = 100, kStoreQvel = 101,
-                               kStoreCtrl = 102;
+                               kRandomUniform = 88, kLoadSensor = 89, kLoadParameter = 90,
+                               kLoadAct = 91, kStoreQpos = 100, kStoreQvel = 101, kStoreCtrl = 102,
+                               kStoreParameter = 103;
 
 template <class P, class Function>
 SDPG_INLINE void map1(typename P::Scalar* registers, const Op& op, Function f) {
@@ -242,6 +243,15 @@ void run_program(const void* section_pointer, const void* args_pointer) {
       case kRandomUniform:
         loaded(args.uniforms, op);
         break;
+      case kLoadSensor:
+        loaded(args.sensordata, op);
+        break;
+      case kLoadParameter:
+        loaded(args.parameters, op);
+        break;
+      case kLoadAct:
+        loaded(args.act, op);
+        break;
       case kStoreQpos:
         stored(args.qpos, op);
         break;
@@ -250,6 +260,9 @@ void run_program(const void* section_pointer, const void* args_pointer) {
         break;
       case kStoreCtrl:
         stored(args.ctrl, op);
+        break;
+      case kStoreParameter:
+        stored(args.parameters, op);
         break;
       default:
         break;  // make_program lets no other number through

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstring>
 #include <random>
+#include <set>
 
 #include "batch/philox.h"
 #include "support/fixtures.h"
@@ -509,6 +510,201 @@ TEST(Batch, NoiseHasMeanZeroAndVarianceOne) {
   EXPECT_NEAR(sum / n, 0, 4 / std::sqrt(n));
   EXPECT_NEAR(squares / n, 1, 4 * std::sqrt(2 / n));
   EXPECT_NEAR(fourth / n, 3, 4 * std::sqrt(96 / n));
+}
+
+// ---- randomised constants
+// ------------------------------------------------------------------------
+
+// Makes an element of a model array a parameter of the request's program, drawn uniformly from
+// [low, high), and adds it to what the critic sees.
+void randomise(sim::v1::CreateBatchRequest* request, task::v1::ParameterField field,
+               std::uint32_t index, float low, float high, bool per_environment) {
+  task::v1::TaskProgram* task = request->mutable_task();
+  auto* parameter = task->add_parameters();
+  parameter->set_field(field);
+  parameter->set_index(index);
+  parameter->set_per_environment(per_environment);
+  const auto slot = static_cast<std::uint32_t>(task->parameters_size() - 1);
+  const std::uint32_t r = task->register_count();
+  task->set_register_count(r + 4);
+  const auto add = [&](task::v1::Opcode op, std::uint32_t dst, float immediate,
+                       std::uint32_t element) {
+    auto* in = per_environment ? task->add_vary() : task->add_reset();
+    in->set_op(op);
+    in->set_dst(dst);
+    in->set_length(1);
+    in->set_immediate(immediate);
+    in->set_index(element);
+    in->set_a(op == task::v1::OPCODE_STORE_PARAMETER ? r + 3 : r);
+    in->set_b(r + 1);
+    in->set_c(r + 2);
+  };
+  // The draws of Hopper's own start are 0 to 5.
+  add(task::v1::OPCODE_RANDOM_UNIFORM, r, 0, 8 + slot);
+  add(task::v1::OPCODE_CONSTANT, r + 1, high - low, 0);
+  add(task::v1::OPCODE_CONSTANT, r + 2, low, 0);
+  add(task::v1::OPCODE_MULADD, r + 3, 0, 0);
+  add(task::v1::OPCODE_STORE_PARAMETER, 0, 0, slot);
+  auto* seen = task->add_observe();
+  seen->set_op(task::v1::OPCODE_LOAD_PARAMETER);
+  seen->set_dst(r);
+  seen->set_length(1);
+  seen->set_index(slot);
+  auto* observation = task->add_observations();
+  observation->set_name(std::string("parameter ").append(std::to_string(slot)));
+  observation->set_start(r);
+  observation->set_length(1);
+  observation->set_privileged(true);
+}
+
+constexpr std::uint32_t kThigh = 2;
+
+// What the critic sees of environment e in a slot, the parameters last.
+std::vector<float> seen(const Rig& rig, const float* array, std::uint32_t slot, std::uint32_t e) {
+  const std::uint32_t values = rig.batch->sizes().privileged;
+  const float* row = array + (std::uint64_t{slot} * rig.environments + e) * values;
+  return {row, row + values};
+}
+
+TEST(Batch, GroupsShareTheirParametersAndDifferInThem) {
+  auto request = hopper_request(9, 2, 30);
+  randomise(&request, task::v1::PARAMETER_FIELD_BODY_MASS, kThigh, 2, 8, false);
+  Rig rig(request), plain(hopper_request(9, 2, 30));
+  for (Rig* each : {&rig, &plain}) {
+    std::mt19937_64 random(3);
+    each->segment(0, random, {});
+  }
+  std::set<float> masses;
+  for (std::uint32_t group = 0; group < 9; ++group) {
+    const std::uint32_t nominal = group * 3;
+    const float mass = seen(rig, rig.out.privileged, 0, nominal).back();
+    EXPECT_GE(mass, 2);
+    EXPECT_LT(mass, 8);
+    masses.insert(mass);
+    bool moved_otherwise = false;
+    for (std::uint32_t t = 0; t < 30; ++t) {
+      for (std::uint32_t e = nominal; e < nominal + 3; ++e) {
+        // Without noise a member is its nominal, mass included.
+        ASSERT_EQ(seen(rig, rig.out.privileged, t, e), seen(rig, rig.out.privileged, t, nominal));
+      }
+      auto with = seen(rig, rig.out.privileged, t, nominal);
+      with.pop_back();
+      const auto without = plain.observation(t, nominal);
+      if (t == 0) {
+        EXPECT_EQ(with, without) << "the start does not depend on the mass";
+      }
+      moved_otherwise |= with != without;
+    }
+    EXPECT_TRUE(moved_otherwise) << "group " << group << " of mass " << mass;
+  }
+  EXPECT_EQ(masses.size(), 9u);
+}
+
+TEST(Batch, AParameterEqualToTheModelsConstantChangesNoBit) {
+  auto request = hopper_request(6, 3, 25);
+  const auto mass = static_cast<float>(request.model().bodies().mass(kThigh));
+  randomise(&request, task::v1::PARAMETER_FIELD_BODY_MASS, kThigh, mass, mass, false);
+  Rig rig(request), plain(hopper_request(6, 3, 25));
+  for (Rig* each : {&rig, &plain}) {
+    std::mt19937_64 random(4);
+    each->segment(0, random, kLogStd);
+  }
+  for (std::uint32_t t = 0; t < 25; ++t) {
+    for (std::uint32_t e = 0; e < rig.environments; ++e) {
+      auto with = seen(rig, rig.out.privileged_successor, t, e);
+      with.pop_back();
+      ASSERT_EQ(with, plain.successor(t, e)) << "t " << t << " e " << e;
+    }
+  }
+}
+
+TEST(Batch, AParameterIsDrawnAnewWithEveryEpisodeAndKeptUntilThen) {
+  auto request = hopper_request(4, 1, 60);
+  request.mutable_task()->set_episode_length(25);
+  randomise(&request, task::v1::PARAMETER_FIELD_BODY_MASS, kThigh, 2, 8, false);
+  randomise(&request, task::v1::PARAMETER_FIELD_DOF_DAMPING, 4, 0, 3, true);
+  Rig rig(request);
+  std::mt19937_64 random(5);
+  rig.segment(0, random, {});
+  for (std::uint32_t e = 0; e < rig.environments; ++e) {
+    std::vector<std::vector<float>> episodes;
+    for (std::uint32_t t = 0; t < 60; ++t) {
+      const auto now = seen(rig, rig.out.privileged, t, e);
+      const std::vector<float> drawn(now.end() - 2, now.end());
+      const bool fresh = t == 0 || rig.flag(rig.out.done, t - 1, e / 2 * 2) != 0;
+      if (fresh) {
+        for (const auto& earlier : episodes) EXPECT_NE(drawn, earlier) << "t " << t << " e " << e;
+        episodes.push_back(drawn);
+      }
+      ASSERT_EQ(drawn, episodes.back()) << "t " << t << " e " << e;
+    }
+    EXPECT_GE(episodes.size(), 3u);
+  }
+}
+
+TEST(Batch, ParametersOfAnEnvironmentStayItsOwnThroughCopies) {
+  auto request = hopper_request(5, 6, 40);
+  request.mutable_task()->set_episode_length(1000);
+  randomise(&request, task::v1::PARAMETER_FIELD_BODY_MASS, kThigh, 2, 8, false);
+  randomise(&request, task::v1::PARAMETER_FIELD_BODY_MASS, 3, 1, 5, true);
+  Rig rig(request);
+  std::set<float> own;
+  for (std::uint64_t epoch = 0; epoch < 2; ++epoch) {
+    std::vector<bool> started(rig.environments, false);
+    std::vector<std::vector<float>> present(rig.environments);
+    std::mt19937_64 random(6 + epoch);
+    rig.segment(epoch, random, {0.5f, 0.5f, 0.5f});
+    for (std::uint32_t e = 0; e < rig.environments; ++e) {
+      const std::uint32_t nominal = e / 7 * 7;
+      for (std::uint32_t t = 0; t < 40; ++t) {
+        const auto at = seen(rig, rig.out.privileged, t, e);
+        const auto of_nominal = seen(rig, rig.out.privileged, t, nominal);
+        ASSERT_EQ(at[11], of_nominal[11]) << "the group's mass";
+        const bool fresh = t == 0 || rig.flag(rig.out.done, t - 1, nominal) != 0;
+        const bool copied = fresh || rig.flag(rig.out.done, t - 1, e) != 0;
+        if (copied) {
+          // The state is the nominal's, the mass of the leg its own.
+          ASSERT_EQ(std::vector<float>(at.begin(), at.begin() + 12),
+                    std::vector<float>(of_nominal.begin(), of_nominal.begin() + 12));
+        }
+        if (fresh) present[e] = {at[12]};
+        ASSERT_EQ(at[12], present[e][0]) << "t " << t << " e " << e;
+        own.insert(at[12]);
+      }
+    }
+  }
+  EXPECT_GE(own.size(), rig.environments);  // nobody shares
+}
+
+TEST(Batch, RandomisedBatchesGiveTheSameBitsOnAnyThreadsAndAfterARestore) {
+  auto request = hopper_request(11, 4, 30, 99);
+  request.mutable_task()->set_episode_length(40);
+  randomise(&request, task::v1::PARAMETER_FIELD_BODY_MASS, kThigh, 2, 8, false);
+  randomise(&request, task::v1::PARAMETER_FIELD_ACTUATOR_GAIN, 1, 0.5, 1.5, true);
+  Rig one(request, 1), three(request, 3);
+  for (Rig* rig : {&one, &three}) {
+    std::mt19937_64 random(8);
+    for (std::uint64_t epoch = 0; epoch < 3; ++epoch) rig->segment(epoch, random, kLogStd);
+  }
+  EXPECT_EQ(one.buffer(), three.buffer());
+  EXPECT_EQ(one.snapshot(), three.snapshot());
+  Rig restored(request, 2);
+  const auto state = one.snapshot();
+  ASSERT_TRUE(restored.batch->restore(state.data(), state.size()).ok());
+  for (Rig* rig : {&one, &restored}) {
+    std::mt19937_64 random(9);
+    rig->segment(3, random, kLogStd);
+  }
+  EXPECT_EQ(one.buffer(), restored.buffer());
+}
+
+TEST(Batch, RefusesAParameterTheModelCannotHave) {
+  auto request = hopper_request(1, 0, 1);
+  randomise(&request, task::v1::PARAMETER_FIELD_BODY_MASS, kThigh, NAN, NAN, true);
+  std::unique_ptr<Batch> batch;
+  const Status status = Batch::create(request, {}, &batch);
+  EXPECT_EQ(status.code, kInvalidArgument);
+  EXPECT_NE(status.message.find("immediate is not finite"), std::string::npos) << status.message;
 }
 
 TEST(Batch, ClipsMeansStandardDeviationsAndActions) {

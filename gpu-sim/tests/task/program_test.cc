@@ -151,6 +151,105 @@ TEST(MakeProgram, RefusesByNameWhatDoesNotFit) {
   }
 }
 
+// A program that draws a parameter for the group, one for each environment, and measures.
+v1::TaskProgram randomised() {
+  v1::TaskProgram program = smallest();
+  auto* mass = program.add_parameters();
+  mass->set_field(v1::PARAMETER_FIELD_BODY_MASS);
+  mass->set_index(1);
+  auto* friction = program.add_parameters();
+  friction->set_field(v1::PARAMETER_FIELD_GEOM_FRICTION);
+  friction->set_index(5);
+  friction->set_per_environment(true);
+  *program.add_reset() = instruction(v1::OPCODE_RANDOM_UNIFORM, 0, 0, 0, 0, 1, 3);
+  *program.add_reset() = instruction(v1::OPCODE_STORE_PARAMETER, 0, 0, 0, 0, 1, 0);
+  *program.add_vary() = instruction(v1::OPCODE_RANDOM_UNIFORM, 0, 0, 0, 0, 2, 0);
+  *program.add_vary() = instruction(v1::OPCODE_STORE_PARAMETER, 0, 1, 0, 0, 1, 1);
+  auto* force = program.add_sensors();
+  force->set_kind(v1::SENSOR_KIND_CONTACT_FORCE);
+  force->set_object(2);
+  force->set_local(true);
+  auto* touch = program.add_sensors();
+  touch->set_kind(v1::SENSOR_KIND_TOUCH_GEOM);
+  touch->set_object(1);
+  *program.add_step() = instruction(v1::OPCODE_LOAD_SENSOR, 0, 0, 0, 0, 4);
+  *program.add_observe() = instruction(v1::OPCODE_LOAD_PARAMETER, 0, 0, 0, 0, 2);
+  return program;
+}
+constexpr ModelSizes kRandomisedSizes{3, 3, 2, 4, 1, 2, 3};
+
+TEST(MakeProgram, ResolvesSensorsAndParameters) {
+  std::string error;
+  const auto program = make_program(randomised(), kRandomisedSizes, "", &error);
+  ASSERT_TRUE(program) << error;
+  EXPECT_EQ(program->draws, 4u);
+  EXPECT_EQ(program->own_draws, 2u);
+  EXPECT_TRUE(program->varies);
+  EXPECT_EQ(program->own, (std::vector<bool>{false, true}));
+  ASSERT_EQ(program->parameters.size(), 2u);
+  EXPECT_EQ(program->parameters[1].field, core::Parameter::kGeomFriction);
+  EXPECT_EQ(program->parameters[1].index, 5);
+  ASSERT_EQ(program->sensors.size(), 2u);
+  EXPECT_EQ(program->sensors[0].local, 1);
+  EXPECT_EQ(program->sensors[1].adr, 3);
+  EXPECT_EQ(program->sensor_values, 4u);
+}
+
+TEST(MakeProgram, RefusesSensorsAndParametersThatDoNotFit) {
+  using Edit = std::function<void(v1::TaskProgram&)>;
+  const struct {
+    const char* says;
+    Edit edit;
+  } cases[] = {
+      {"sensor 0: unknown kind 0",
+       [](auto& p) { p.mutable_sensors(0)->set_kind(v1::SENSOR_KIND_UNSPECIFIED); }},
+      {"sensor 0: unknown kind 99",
+       [](auto& p) { p.mutable_sensors(0)->set_kind(static_cast<v1::SensorKind>(99)); }},
+      {"sensor 0: body 4 of 4", [](auto& p) { p.mutable_sensors(0)->set_object(4); }},
+      {"sensor 1: geom 4294967295 of 2",
+       [](auto& p) { p.mutable_sensors(1)->set_object(4294967295u); }},
+      {"sensor 1: a touch has no axes to be local in",
+       [](auto& p) { p.mutable_sensors(1)->set_local(true); }},
+      {"section step, instruction 1: OPCODE_LOAD_SENSOR: elements [1, 5) of the sensors' values, "
+       "which has 4",
+       [](auto& p) { p.mutable_step(1)->set_index(1); }},
+      {"parameter 0: unknown field 0",
+       [](auto& p) { p.mutable_parameters(0)->set_field(v1::PARAMETER_FIELD_UNSPECIFIED); }},
+      {"parameter 1: element 6 of PARAMETER_FIELD_GEOM_FRICTION, which has 6",
+       [](auto& p) { p.mutable_parameters(1)->set_index(6); }},
+      {"parameter 2: element 1 of PARAMETER_FIELD_BODY_MASS is a parameter already",
+       [](auto& p) { *p.add_parameters() = p.parameters(0); }},
+      {"parameter 0: section reset never stores it", [](auto& p) { p.clear_reset(); }},
+      {"parameter 1: section vary never stores it", [](auto& p) { p.clear_vary(); }},
+      {"section reset, instruction 1: parameter 1 belongs to section vary",
+       [](auto& p) { p.mutable_reset(1)->set_index(1); }},
+      {"section reset, instruction 2: parameter 0 is stored twice",
+       [](auto& p) { *p.add_reset() = p.reset(1); }},
+      {"section reset, instruction 2: parameter 1 has no value yet",
+       [](auto& p) { *p.add_reset() = instruction(v1::OPCODE_LOAD_PARAMETER, 0, 0, 0, 0, 1, 1); }},
+      {"section vary, instruction 2: OPCODE_LOAD_QPOS is not allowed here",
+       [](auto& p) { *p.add_vary() = instruction(v1::OPCODE_LOAD_QPOS, 0, 0, 0, 0, 1); }},
+      {"section step, instruction 2: OPCODE_STORE_PARAMETER is not allowed here",
+       [](auto& p) { *p.add_step() = instruction(v1::OPCODE_STORE_PARAMETER, 0, 0, 0, 0, 1); }},
+      {"section step, instruction 2: OPCODE_LOAD_ACT: elements [1, 2) of act, which has 1",
+       [](auto& p) { *p.add_step() = instruction(v1::OPCODE_LOAD_ACT, 0, 0, 0, 0, 1, 1); }},
+      {"section vary, instruction 0: OPCODE_RANDOM_UNIFORM: register 0 is persistent and vary must "
+       "not write it",
+       [](auto& p) {
+         auto* range = p.add_persistent();
+         range->set_name("air");
+         range->set_start(0);
+         range->set_length(1);
+         p.mutable_observe(1)->set_dst(6);
+       }},
+  };
+  for (const auto& c : cases) {
+    v1::TaskProgram program = randomised();
+    c.edit(program);
+    EXPECT_EQ(refusal(program, kRandomisedSizes), c.says);
+  }
+}
+
 TEST(MakeProgram, RefusesAProgramOfAnotherModel) {
   v1::TaskProgram program = smallest();
   program.set_model_hash("aaaa");
@@ -410,8 +509,8 @@ TEST(MakeProgram, SurvivesRandomlyChangedPrograms) {
       EXPECT_FALSE(error.empty());
       continue;
     }
-    for (const auto* ops :
-         {&program->control_ops, &program->step_ops, &program->observe_ops, &program->reset_ops}) {
+    for (const auto* ops : {&program->control_ops, &program->step_ops, &program->observe_ops,
+                            &program->reset_ops, &program->vary_ops}) {
       for (const Op& op : *ops) {
         ASSERT_LE(std::uint64_t{op.dst} + (op.op >= 100 ? 0 : 1), program->scratch_registers);
         ASSERT_LE(op.length, 65536u);

@@ -25,6 +25,12 @@ export const tasks = verb({
             privileged_size: task.privilegedSize,
             actor_size: task.actorSize,
             episode_length: task.episodeLength,
+            options: task.options.map((option) => ({
+              name: option.name,
+              meaning: option.meaning,
+              default: option.defaultValue,
+              choices: option.choices,
+            })),
           }));
         }
       } else {
@@ -38,6 +44,18 @@ export const tasks = verb({
             String(task.episodeLength),
             task.summary,
           ]),
+        ));
+        writeOut("\noptions, set by task.<option>=<value>:\n");
+        writeOut(table(
+          ["task", "option", "default", "meaning"],
+          tasks.flatMap((task) =>
+            task.options.map(({ name, defaultValue, meaning, choices }) => [
+              task.name,
+              name,
+              defaultValue,
+              choices.length > 0 ? `${choices.join(" or ")}: ${meaning}` : meaning,
+            ])
+          ),
         ));
       }
       return 0;

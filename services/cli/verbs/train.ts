@@ -90,6 +90,7 @@ export const train = verb({
     "./sdpg train hopper --minutes 10 --seed 1 --run my-hopper",
     "./sdpg train walker --preset paper --epochs 100 --json",
     "./sdpg train hopper nominals=16 actor.lr=1e-3",
+    "./sdpg train ant task.variant=published",
   ],
   async run({ positionals, options, overrides }) {
     const task = taskName(positionals[0], options.task);

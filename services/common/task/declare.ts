@@ -2,6 +2,7 @@
 // episode starts and how actions drive the robot. `tasks/<name>/task.ts` is one call of
 // `defineTask`; `program.ts` compiles what it returns. docs/how-to-write-a-task.md explains it.
 import type { Model } from "@proto/sdpg/model/v1/model_pb.ts";
+import { SensorKind } from "@proto/sdpg/task/v1/task_pb.ts";
 import { didYouMean } from "../suggest.ts";
 import {
   concat,
@@ -13,6 +14,7 @@ import {
   type Value,
 } from "./expression.ts";
 import { onSphere } from "./geometry.ts";
+import { type Randomisation, type Randomised, resolve } from "./randomise.ts";
 
 /** A task as written in its `task.ts`. */
 export interface TaskDeclaration<O extends TaskOptions = TaskOptions> {
@@ -129,12 +131,50 @@ export function becomes(register: Kept, next: Value): KeptUpdate {
   return { register, next };
 }
 
+/** What is measured on a body; every vector has length 3. */
+export interface Measured {
+  /** m/s, of the body's origin, in the present state. */
+  readonly linearVelocity: Expression;
+  /** rad/s. */
+  readonly angularVelocity: Expression;
+  /** m/s², of the body's origin in the last physics step, 9.81 upwards at rest; 0 at the start. */
+  readonly linearAcceleration: Expression;
+  /** rad/s². */
+  readonly angularAcceleration: Expression;
+  /** N, sum of the contact forces on the body in the last physics step; 0 at the start. */
+  readonly contactForce: Expression;
+}
+
+/** A body: its frame in the world, and measurements in the world's axes and in its own. */
+export interface Body extends Measured {
+  /** [3] m. */
+  readonly position: Expression;
+  /** [4]. */
+  readonly orientation: Expression;
+  /** [3] m. */
+  readonly centreOfMass: Expression;
+  /** [1] N, sum of the normal forces of the body's contacts in the last physics step. */
+  readonly touch: Expression;
+  /** The same in the body's axes. */
+  readonly local: Measured;
+}
+
+/** A sensor of the program. */
+export interface Sense {
+  kind: SensorKind;
+  object: number;
+  local: boolean;
+  length: number;
+}
+
 /**
  * What the terms of a task may read, by the names of the model. Positions and orientations are
  * in the world, z up, metres and radians; quaternions are (w, x, y, z).
  */
 export class World {
   readonly kept: Kept[] = [];
+  readonly sensors: Sense[] = [];
+  readonly parameters: Randomised[] = [];
   private draws = 0;
 
   constructor(readonly model: Model) {}
@@ -216,17 +256,104 @@ export class World {
     };
   }
 
-  /** A body's frame in the world: position [3], orientation [4], centre of mass [3]. Not in `reset`. */
-  body(name: string): { position: Expression; orientation: Expression; centreOfMass: Expression } {
+  /** A body's frame in the world and what is measured on it. Not in `reset`. */
+  body(name: string): Body {
     const i = find("body", name, this.model.bodies!.name);
+    const sensor = (kind: SensorKind, length = 3) => this.sensor(kind, i, false, length);
+    const local = (kind: SensorKind) => this.sensor(kind, i, true, 3);
     return {
       position: load("LOAD_XPOS", 3 * i, 3),
       orientation: load("LOAD_XQUAT", 4 * i, 4),
       centreOfMass: load("LOAD_XIPOS", 3 * i, 3),
+      // What is measured costs time, so only what is read becomes a sensor.
+      get linearVelocity() {
+        return sensor(SensorKind.LINEAR_VELOCITY);
+      },
+      get angularVelocity() {
+        return sensor(SensorKind.ANGULAR_VELOCITY);
+      },
+      get linearAcceleration() {
+        return sensor(SensorKind.LINEAR_ACCELERATION);
+      },
+      get angularAcceleration() {
+        return sensor(SensorKind.ANGULAR_ACCELERATION);
+      },
+      get contactForce() {
+        return sensor(SensorKind.CONTACT_FORCE);
+      },
+      get touch() {
+        return sensor(SensorKind.TOUCH_BODY, 1);
+      },
+      local: {
+        get linearVelocity() {
+          return local(SensorKind.LINEAR_VELOCITY);
+        },
+        get angularVelocity() {
+          return local(SensorKind.ANGULAR_VELOCITY);
+        },
+        get linearAcceleration() {
+          return local(SensorKind.LINEAR_ACCELERATION);
+        },
+        get angularAcceleration() {
+          return local(SensorKind.ANGULAR_ACCELERATION);
+        },
+        get contactForce() {
+          return local(SensorKind.CONTACT_FORCE);
+        },
+      },
     };
   }
 
-  /** `length` independent uniform numbers in [low, high), only in `reset`. Every call draws anew. */
+  /** A geom: the sum of the normal forces of its contacts [1], N. Not in `reset`. */
+  geom(name: string): { readonly touch: Expression } {
+    const i = find("geom", name, this.model.geoms!.name);
+    const sensor = () => this.sensor(SensorKind.TOUCH_GEOM, i, false, 1);
+    return {
+      get touch() {
+        return sensor();
+      },
+    };
+  }
+
+  /** Activations [n] of the actuators, in their order; only of those that have one. */
+  get act(): Expression {
+    const adr = this.model.actuators!.actadr;
+    const count = adr.filter((at) => at >= 0).length;
+    if (count === 0) throw new TaskError("act: no actuator of the model has an activation");
+    return load("LOAD_ACT", 0, count);
+  }
+
+  private sensor(kind: SensorKind, object: number, local: boolean, length: number): Expression {
+    const same = (s: Sense) => s.kind === kind && s.object === object && s.local === local;
+    let sensor = this.sensors.find(same);
+    if (!sensor) this.sensors.push(sensor = { kind, object, local, length });
+    const before = this.sensors.slice(0, this.sensors.indexOf(sensor));
+    return load("LOAD_SENSOR", before.reduce((sum, s) => sum + s.length, 0), length);
+  }
+
+  /**
+   * Draws values of model constants at the start of each episode. Returns the values in force, in
+   * the order of `of`, for observations of the critic; not in `reset`.
+   */
+  randomise(what: Randomisation): Expression {
+    const randomised = resolve(this.model, what);
+    const index = this.parameters.reduce((sum, p) => sum + p.slots.length, 0);
+    for (const { field, slots } of this.parameters) {
+      const twice = slots.find((slot) =>
+        field === randomised.field && randomised.slots.includes(slot)
+      );
+      if (twice !== undefined) {
+        throw new TaskError(`randomise ${what.field}: element ${twice} is randomised twice`);
+      }
+    }
+    this.parameters.push(randomised);
+    return load("LOAD_PARAMETER", index, randomised.slots.length);
+  }
+
+  /**
+   * `length` independent uniform numbers in [low, high), only in `reset` and `randomise`. Every call
+   * draws anew.
+   */
   uniform(low: number, high: number, length = 1): Expression {
     if (!(low < high)) {
       throw new TaskError(`uniform: expected low < high, got ${low} and ${high}`);

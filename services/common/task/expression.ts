@@ -47,6 +47,9 @@ export type LoadOp =
   | "LOAD_XQUAT"
   | "LOAD_XIPOS"
   | "LOAD_PROGRESS"
+  | "LOAD_SENSOR"
+  | "LOAD_PARAMETER"
+  | "LOAD_ACT"
   | "RANDOM_UNIFORM";
 
 /** How an expression comes about. */

@@ -17,8 +17,14 @@ export interface Environment {
   xipos: Float32Array;
   /** Control steps since the start of the episode. */
   progress: number;
-  /** Uniforms in [0, 1) by draw number, for `reset`. */
+  /** Uniforms in [0, 1) by draw number, for `reset` and `vary`. */
   uniforms: Float32Array;
+  /** [na], where the model has activations. */
+  act?: Float32Array;
+  /** Values of the program's sensors, where it has any. */
+  sensors?: Float32Array;
+  /** Values of the program's parameters, where it has any. */
+  parameters?: Float32Array;
 }
 
 /** What a program leaves behind: the values of one environment by name, in declaration order. */
@@ -56,6 +62,11 @@ export class Interpreter {
   reset(environment: Environment): void {
     this.initialise();
     this.run(this.program.reset, environment);
+  }
+
+  /** Start of an episode, after `reset`: the parameters that are the environment's own. */
+  vary(environment: Environment): void {
+    this.run(this.program.vary, environment);
   }
 
   /** Turns the action into controls. */
@@ -112,9 +123,15 @@ export class Interpreter {
     const write = (value: (i: number) => number) => {
       for (let i = 0; i < length; i++) registers[dst + i] = value(i);
     };
-    const load = (source: Float32Array) => write((i) => source[index + i]);
-    const store = (destination: Float32Array) => {
-      for (let i = 0; i < length; i++) destination[index + i] = a(i);
+    const given = (array: Float32Array | undefined) => {
+      if (array === undefined) {
+        throw new Error(`interpret: ${Opcode[op]}: the environment has none`);
+      }
+      return array;
+    };
+    const load = (source: Float32Array | undefined) => write((i) => given(source)[index + i]);
+    const store = (destination: Float32Array | undefined) => {
+      for (let i = 0; i < length; i++) given(destination)[index + i] = a(i);
     };
     const reduce = (initial: number, from: number, next: (total: number, i: number) => number) => {
       let total = initial;
@@ -153,12 +170,20 @@ export class Interpreter {
         return write(() => environment.progress);
       case Opcode.RANDOM_UNIFORM:
         return load(environment.uniforms);
+      case Opcode.LOAD_SENSOR:
+        return load(environment.sensors);
+      case Opcode.LOAD_PARAMETER:
+        return load(environment.parameters);
+      case Opcode.LOAD_ACT:
+        return load(environment.act);
       case Opcode.STORE_QPOS:
         return store(environment.qpos);
       case Opcode.STORE_QVEL:
         return store(environment.qvel);
       case Opcode.STORE_CTRL:
         return store(environment.ctrl);
+      case Opcode.STORE_PARAMETER:
+        return store(environment.parameters);
       default: {
         const name = Opcode[op] as ElementwiseOp | undefined;
         if (name === undefined || op === Opcode.UNSPECIFIED) {

@@ -1,7 +1,7 @@
 // compileTask(): whatever expressions a task is made of, its program computes what they say.
 import { fileURLToPath } from "node:url";
 import { beforeAll, describe, expect, test } from "vitest";
-import { Opcode } from "@proto/sdpg/task/v1/task_pb.ts";
+import { Opcode, ParameterField, SensorKind } from "@proto/sdpg/task/v1/task_pb.ts";
 import type { Model } from "@proto/sdpg/model/v1/model_pb.ts";
 import { compileModel } from "../model/compile.ts";
 import { evaluateElementwise } from "./arithmetic.ts";
@@ -14,6 +14,17 @@ import {
   type Kept,
   type ReductionOp,
 } from "./expression.ts";
+import {
+  cross,
+  multiplyQuaternions,
+  normalised,
+  rotate,
+  rotateBack,
+  turn,
+  xAxis,
+  yAxis,
+  zAxis,
+} from "./geometry.ts";
 import { type Environment, Interpreter } from "./interpret.ts";
 import { compileTask } from "./program.ts";
 
@@ -95,6 +106,9 @@ function evaluate(
         LOAD_XPOS: environment.xpos,
         LOAD_XQUAT: environment.xquat,
         LOAD_XIPOS: environment.xipos,
+        LOAD_SENSOR: environment.sensors!,
+        LOAD_PARAMETER: environment.parameters!,
+        LOAD_ACT: environment.act!,
         RANDOM_UNIFORM: environment.uniforms,
       }[node.op];
       return each((i) => source[node.index + i]);
@@ -346,6 +360,236 @@ describe("compileTask()", () => {
     expect(weighted(2).modelHash).toBe(model.contentHash);
   });
 
+  test("normal, log-uniform and directional draws have their distributions (seed 3)", () => {
+    const program = compileTask(
+      task((world) => ({
+        reset: {
+          qpos: concat(world.normal(1, 2, 3), world.direction()),
+          qvel: concat(world.logUniform(0.1, 10), world.normal(0, 1, 4), 0),
+        },
+      })),
+      model,
+    );
+    const interpreter = new Interpreter(program);
+    const next = generator(3);
+    const count = 4000;
+    const rows = Array.from({ length: count }, () => {
+      const environment = randomEnvironment(next);
+      environment.uniforms.forEach((_, i) => environment.uniforms[i] = next());
+      interpreter.reset(environment);
+      return [...environment.qpos, ...environment.qvel];
+    });
+    const column = (i: number) => rows.map((row) => row[i]);
+    const mean = (values: number[]) => values.reduce((a, b) => a + b, 0) / values.length;
+    const deviation = (values: number[]) => {
+      const centre = mean(values);
+      return Math.sqrt(mean(values.map((v) => (v - centre) ** 2)));
+    };
+    const error = 4 / Math.sqrt(count);
+    for (const i of [0, 1, 2]) {
+      expect(Math.abs(mean(column(i)) - 1)).toBeLessThan(2 * error);
+      expect(Math.abs(deviation(column(i)) - 2)).toBeLessThan(2 * error);
+    }
+    // Draws of one call are independent of each other, those that share a pair of uniforms too.
+    for (const [i, j] of [[0, 1], [0, 2], [7, 8], [7, 9], [8, 10]]) {
+      const centres = [mean(column(i)), mean(column(j))];
+      const product = rows.map((row) => (row[i] - centres[0]) * (row[j] - centres[1]));
+      const scale = deviation(column(i)) * deviation(column(j));
+      expect(Math.abs(mean(product) / scale), `columns ${i}, ${j}`).toBeLessThan(error);
+    }
+    for (const row of rows) {
+      expect(Math.abs(Math.hypot(row[3], row[4], row[5]) - 1)).toBeLessThan(1e-6);
+      expect(row[6]).toBeGreaterThanOrEqual(0.1 - 1e-6);
+      expect(row[6]).toBeLessThan(10 + 1e-4);
+    }
+    for (const i of [3, 4, 5]) {
+      expect(Math.abs(mean(column(i)))).toBeLessThan(error);
+      expect(Math.abs(deviation(column(i)) - Math.sqrt(1 / 3))).toBeLessThan(error);
+    }
+    expect(Math.abs(mean(column(6).map(Math.log)))).toBeLessThan(2 * error);
+  });
+
+  test("quaternions turn vectors as their matrices do (seed 5)", () => {
+    const program = compileTask(
+      task((world) => {
+        const [q, p] = [
+          world.qpos.slice(0, 4),
+          concat(world.qpos.slice(4), world.qvel.slice(0, 2)),
+        ];
+        const v = world.qvel.slice(3);
+        return {
+          observations: Object.fromEntries(
+            Object.entries({
+              rotate: rotate(q, v),
+              back: rotateBack(q, rotate(q, v)),
+              product: rotate(multiplyQuaternions(q, p), v),
+              twice: rotate(q, rotate(p, v)),
+              x: xAxis(q),
+              y: yAxis(q),
+              z: zAxis(q),
+              cross: cross(v, xAxis(q)),
+              turn: rotate(turn(zAxis(q), 0.7), xAxis(q)),
+              unit: normalised(v),
+            }).map(([name, value]) => [name, observed(value)]),
+          ),
+        };
+      }),
+      model,
+    );
+    const interpreter = new Interpreter(program);
+    const next = generator(5);
+    const unit = () => {
+      const values = Array.from({ length: 4 }, () => 2 * next() - 1);
+      return values.map((x) => x / Math.hypot(...values));
+    };
+    for (let k = 0; k < 50; k++) {
+      const environment = randomEnvironment(next);
+      const [q, p] = [unit(), unit()];
+      environment.qpos.set([...q, ...p.slice(0, 2)]);
+      environment.qvel.set(p.slice(2));
+      const v = [...environment.qvel.slice(3)];
+      const seen = interpreter.observe(environment);
+      const [w, x, y, z] = q;
+      const matrix = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+      ];
+      const column = (j: number) => matrix.map((row) => row[j]);
+      const crossed = (a: number[], b: number[]) => [
+        a[1] * b[2] - a[2] * b[1],
+        a[2] * b[0] - a[0] * b[2],
+        a[0] * b[1] - a[1] * b[0],
+      ];
+      const near = (name: string, expected: ArrayLike<number>) => {
+        for (const i of [0, 1, 2]) {
+          expect(Math.abs(seen[name][i] - expected[i]), `${name}, state ${k}`).toBeLessThan(3e-6);
+        }
+      };
+      near("rotate", matrix.map((row) => row[0] * v[0] + row[1] * v[1] + row[2] * v[2]));
+      near("back", v);
+      near("product", seen.twice);
+      near("x", column(0));
+      near("y", column(1));
+      near("z", column(2));
+      near("cross", crossed(v, column(0)));
+      near("turn", column(0).map((c, i) => c * Math.cos(0.7) + column(1)[i] * Math.sin(0.7)));
+      near("unit", v.map((c) => c / Math.hypot(...v)));
+    }
+  });
+
+  test("randomised constants are stored at the start and can be seen", () => {
+    const program = compileTask(
+      task((world) => {
+        const scale = world.uniform(0.5, 1.5);
+        const mass = world.randomise({
+          field: "body_mass",
+          of: ["leg", "thigh"],
+          value: (v) => v.mul(scale),
+        });
+        const own = world.randomise({
+          field: "geom_friction",
+          of: ["floor"],
+          element: 0,
+          value: (v) => v.add(world.uniform(-1, 1, v.length)),
+          per: "environment",
+        });
+        const inertia = world.randomise({
+          field: "body_inertia",
+          of: ["leg", "thigh"],
+          value: (v) => v.mul(scale),
+        });
+        return {
+          observations: {
+            state: observed(world.qpos),
+            constants: observed(concat(mass, own, inertia), { actor: false }),
+          },
+        };
+      }),
+      model,
+    );
+    const [thigh, leg] = ["thigh", "leg"].map((name) => model.bodies!.name.indexOf(name));
+    const [masses, inertias] = [model.bodies!.mass, model.bodies!.inertia];
+    const floor = model.geoms!.name.indexOf("floor");
+    expect(program.parameters.map((p) => [p.field, p.index, p.perEnvironment])).toEqual([
+      [ParameterField.BODY_MASS, leg, false],
+      [ParameterField.BODY_MASS, thigh, false],
+      [ParameterField.GEOM_FRICTION, 3 * floor, true],
+      ...[leg, thigh].flatMap((body) =>
+        [0, 1, 2].map((k) => [ParameterField.BODY_INERTIA, 3 * body + k, false])
+      ),
+    ]);
+    const interpreter = new Interpreter(program);
+    const environment = { ...randomEnvironment(generator(1)), parameters: new Float32Array(9) };
+    environment.uniforms.fill(0.75); // scales by 1.25, adds 0.5
+    interpreter.reset(environment);
+    expect(environment.parameters[2]).toBe(0);
+    environment.uniforms.fill(0.25); // adds -0.5, and must not change what the group has drawn
+    interpreter.vary(environment);
+    const expected = [
+      1.25 * masses[leg],
+      1.25 * masses[thigh],
+      model.geoms!.friction[3 * floor] - 0.5,
+      ...[leg, thigh].flatMap((body) => [0, 1, 2].map((k) => 1.25 * inertias[3 * body + k])),
+    ];
+    const seen = interpreter.observe(environment);
+    expect([...seen.constants]).toEqual([...environment.parameters]);
+    expected.forEach((value, i) => expect(seen.constants[i]).toBeCloseTo(value, 5));
+  });
+
+  test("a randomised constant never becomes impossible", () => {
+    const program = compileTask(
+      task((world) => {
+        world.randomise({ field: "body_mass", of: ["leg"], value: (v) => v.mul(-3) });
+        world.randomise({ field: "dof_damping", of: ["leg"], value: (v) => v.sub(1) });
+        world.randomise({ field: "qpos0", of: ["leg"], value: (v) => v.sub(1) });
+        return {};
+      }),
+      model,
+    );
+    const environment = { ...randomEnvironment(generator(1)), parameters: new Float32Array(3) };
+    new Interpreter(program).reset(environment);
+    const mass = model.bodies!.mass[model.bodies!.name.indexOf("leg")];
+    expect(environment.parameters[0]).toBeCloseTo(mass / 100, 6);
+    expect(environment.parameters[1]).toBe(0);
+    expect(environment.parameters[2]).toBe(-1);
+  });
+
+  test("only what is read is measured, each thing once", () => {
+    const program = compileTask(
+      task((world) => {
+        const [foot, torso] = [world.body("foot"), world.body("torso")];
+        return {
+          rewards: {
+            lift: reward(1, foot.contactForce.at(2)),
+            again: reward(-1, world.body("foot").contactForce.norm()),
+            press: reward(1, world.geom("foot").touch),
+          },
+          observations: {
+            state: observed(concat(torso.local.angularVelocity, torso.angularVelocity)),
+          },
+        };
+      }),
+      model,
+    );
+    const body = (name: string) => model.bodies!.name.indexOf(name);
+    expect(program.sensors.map((s) => [s.kind, s.object, s.local])).toEqual([
+      [SensorKind.CONTACT_FORCE, body("foot"), false],
+      [SensorKind.TOUCH_GEOM, model.geoms!.name.indexOf("foot"), false],
+      [SensorKind.ANGULAR_VELOCITY, body("torso"), true],
+      [SensorKind.ANGULAR_VELOCITY, body("torso"), false],
+    ]);
+    const sensors = Float32Array.from([1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+    const environment = { ...randomEnvironment(generator(1)), sensors };
+    const interpreter = new Interpreter(program);
+    expect([...interpreter.observe(environment).state]).toEqual([5, 6, 7, 8, 9, 10]);
+    expect(interpreter.step(environment).rewards).toEqual({
+      lift: 3,
+      again: -Math.fround(Math.sqrt(14)),
+      press: 4,
+    });
+  });
+
   const wrong: [string, (world: World) => Partial<TaskTerms>, RegExp][] = [
     [
       "a control of the wrong length",
@@ -412,6 +656,29 @@ describe("compileTask()", () => {
       (w) => ({ keep: [becomes(w.keep("r"), 1), becomes(w.keep("r"), 2)] }),
       /keep 'r': the name is taken/,
     ],
+    [
+      "a sensor at the start of an episode",
+      (w) => ({ reset: { qpos: w.body("foot").linearVelocity.norm().mul(w.qpos) } }),
+      /what is measured on a body or geom is not available in reset/,
+    ],
+    ["a randomised constant of an unknown geom", (w) => {
+      w.randomise({ field: "geom_friction", of: ["flor"], value: (v) => v });
+      return {};
+    }, /randomise geom_friction: geom 'flor' is not in the model; did you mean "floor"\?/],
+    ["an element a constant does not have", (w) => {
+      w.randomise({ field: "geom_friction", of: ["floor"], element: 3, value: (v) => v });
+      return {};
+    }, /randomise geom_friction: expected an element from 0 to 2, got 3/],
+    ["a constant that is randomised twice", (w) => {
+      w.randomise({ field: "body_mass", of: ["foot"], value: (v) => v });
+      w.randomise({ field: "body_mass", value: (v) => v });
+      return {};
+    }, /randomise body_mass: element 4 is randomised twice/],
+    ["randomised values of the wrong number", (w) => {
+      w.randomise({ field: "body_mass", of: ["foot", "leg"], value: () => w.uniform(1, 2) });
+      return {};
+    }, /randomise body_mass: expected 2 values from 2, got 1/],
+    ["an activation where there is none", (w) => ({ control: w.act }), /no actuator of the model/],
     [
       "an update of the wrong length",
       (w) => ({ keep: [becomes(w.keep("r", 2), w.qpos)] }),

@@ -1,5 +1,5 @@
 // Compiles a task declaration to sdpg.task.v1: a straight line of vector instructions for each of
-// the four sections. On the way equal subexpressions become one, arithmetic on constants is
+// the five sections. On the way equal subexpressions become one, arithmetic on constants is
 // done here, results go straight to where an observation wants them, and registers are reused
 // once nothing reads them any more, because the registers of all environments have to share a
 // processor's cache.
@@ -29,7 +29,7 @@ import {
 } from "./expression.ts";
 import { evaluateElementwise } from "./arithmetic.ts";
 
-const SECTIONS = ["control", "step", "observe", "reset"] as const;
+const SECTIONS = ["control", "step", "observe", "reset", "vary"] as const;
 type SectionName = (typeof SECTIONS)[number];
 
 /** Loads that mean something in a section only: see the comments of sdpg.task.v1. */
@@ -39,7 +39,9 @@ const LOADS_ONLY_IN: Record<string, SectionName[]> = {
   LOAD_XPOS: ["control", "step", "observe"],
   LOAD_XQUAT: ["control", "step", "observe"],
   LOAD_XIPOS: ["control", "step", "observe"],
-  RANDOM_UNIFORM: ["reset"],
+  LOAD_SENSOR: ["control", "step", "observe"],
+  LOAD_PARAMETER: ["control", "step", "observe"],
+  RANDOM_UNIFORM: ["reset", "vary"],
 };
 
 const MAX_REGISTERS = 65536;
@@ -165,13 +167,19 @@ function assemble(declaration: TaskDeclaration, world: World, terms: TaskTerms):
   const reset = new Section("reset", keptAt);
   const qpos = sized("reset.qpos", terms.reset.qpos, nq);
   const qvel = sized("reset.qvel", terms.reset.qvel ?? constant(0, nv), nv);
+  const vary = new Section("vary", keptAt);
+  let slot = 0;
+  for (const { values, perEnvironment } of world.parameters) {
+    (perEnvironment ? vary : reset).store(Opcode.STORE_PARAMETER, values, slot);
+    slot += values.length;
+  }
   // The stores come last: what reads the configuration reads that of the model file.
   reset.prepare(qpos, qvel);
   reset.update(terms.reset.keep ?? []);
   reset.store(Opcode.STORE_QPOS, qpos);
   reset.store(Opcode.STORE_QVEL, qvel);
 
-  const sections = { control, step, observe, reset };
+  const sections = { control, step, observe, reset, vary };
   const placed = SECTIONS.map((name) => sections[name].allocate(next));
   const registerCount = Math.max(1, ...placed.map((section) => section.registerCount));
   if (registerCount > MAX_REGISTERS) {
@@ -196,6 +204,7 @@ function assemble(declaration: TaskDeclaration, world: World, terms: TaskTerms):
     step: stepPlaced.instructions,
     observe: observePlaced.instructions,
     reset: placed[3].instructions,
+    vary: placed[4].instructions,
     observations: observations.map(({ name, value, actor, privileged, normalise }, i) => ({
       name,
       start: observePlaced.at(observationOutputs[i]),
@@ -209,6 +218,10 @@ function assemble(declaration: TaskDeclaration, world: World, terms: TaskTerms):
       name,
       register: stepPlaced.at(terminationOutputs[i]),
     })),
+    sensors: world.sensors.map(({ kind, object, local }) => ({ kind, object, local })),
+    parameters: world.parameters.flatMap(({ field, slots, perEnvironment }) =>
+      slots.map((index) => ({ field, index, perEnvironment }))
+    ),
   }));
 }
 
@@ -281,10 +294,10 @@ class Section {
     }
   }
 
-  /** Stores a value part by part, so that parts need no gathering first. */
-  store(op: Opcode, value: Expression): void {
+  /** Stores a value from element `start` on, part by part, so that parts need no gathering first. */
+  store(op: Opcode, value: Expression, start = 0): void {
     const folded = fold(value);
-    let index = 0;
+    let index = start;
     for (const part of folded.node.kind === "concat" ? folded.node.parts : [folded]) {
       const place = this.emit(part);
       this.push({ op, operands: [{ place, length: part.length }], length: part.length, index });
@@ -373,7 +386,7 @@ class Section {
       if (!this.keptAt.has(node.register)) {
         throw new TaskError(`keep '${node.register.name}': it is a register of another task`);
       }
-      if (this.name === "reset") {
+      if (this.name === "reset" || this.name === "vary") {
         throw new TaskError(
           `keep '${node.register.name}': a new episode has only its initial value ` +
             `${node.register.initial}; write that number in reset`,
@@ -548,6 +561,8 @@ function readable(op: string): string {
     LOAD_XPOS: "a body's position",
     LOAD_XQUAT: "a body's orientation",
     LOAD_XIPOS: "a body's centre of mass",
+    LOAD_SENSOR: "what is measured on a body or geom",
+    LOAD_PARAMETER: "a randomised value",
   };
   return names[op] ?? op;
 }
