@@ -83,7 +83,7 @@ GPU_SIM_API void gpu_sim_physics_get_act(const gpu_sim_physics* physics, double*
 GPU_SIM_API void gpu_sim_physics_set_parameters(gpu_sim_physics* physics, const double* values);
 GPU_SIM_API void gpu_sim_physics_get(const gpu_sim_physics* physics, double* qpos, double* qvel);
 GPU_SIM_API void gpu_sim_physics_step(gpu_sim_physics* physics, int substeps);
-/* qacc, qacc_smooth, qfrc_constraint: [env][nv]. contacts: [env][max_contacts][18] as in
+/* qacc, qacc_smooth, qfrc_constraint: [env][nv]. contacts: [env][max_contacts][21] as in
  * core/kernels.h, with contact_count [env]. Any pointer may be NULL. */
 GPU_SIM_API void gpu_sim_physics_forward(gpu_sim_physics* physics, double* qacc,
                                          double* qacc_smooth, double* qfrc_constraint,

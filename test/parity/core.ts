@@ -55,8 +55,8 @@ export function library() {
   return Deno.dlopen(path, symbols).symbols;
 }
 
-/** Numbers of one contact: dist, pos[3], frame[9], geom1, geom2, force[3] in the frame. */
-const CONTACT_NUMBERS = 18;
+/** Numbers of one contact: dist, pos[3], frame[9], geom1, geom2, force[6] in the frame. */
+const CONTACT_NUMBERS = 21;
 
 export interface Contact {
   /** Negative inside, m. */
@@ -65,7 +65,7 @@ export interface Contact {
   /** Rows: normal, then the two tangents, in the world. */
   frame: number[];
   geoms: [number, number];
-  /** Normal force first, N. */
+  /** Along the normal and the tangents, N, then about them, N m. */
   force: number[];
 }
 
@@ -193,7 +193,7 @@ export class Core {
         pos: c.slice(1, 4),
         frame: c.slice(4, 13),
         geoms: [c[13], c[14]],
-        force: c.slice(15, 18),
+        force: c.slice(15, 21),
       })),
     }));
   }

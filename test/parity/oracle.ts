@@ -131,7 +131,7 @@ export class Oracle {
           pos: Array.from(contact.pos as Float64Array),
           frame: Array.from(contact.frame as Float64Array),
           geoms: [contact.geom1, contact.geom2],
-          force: Array.from(force.GetView() as Float64Array).slice(0, 3),
+          force: Array.from(force.GetView() as Float64Array),
         };
         contact.delete();
         return result;

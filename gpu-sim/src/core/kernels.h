@@ -69,8 +69,8 @@ int max_rows(const Model&);
 // Bits of BlockView::status, equal to sdpg.sim.v1.FaultBit.
 enum StatusBit : std::uint32_t { kNonFinite = 1, kOverflow = 2, kNotConverged = 4 };
 
-// Numbers of one contact in the output of Kernels::contacts: 1 + 3 + 9 + 2 + 3.
-inline constexpr int kContactNumbers = 18;
+// Numbers of one contact in the output of Kernels::contacts: 1 + 3 + 9 + 2 + 6.
+inline constexpr int kContactNumbers = 21;
 
 // One measurement (numbers of sdpg.task.v1.SensorKind, where each is explained).
 enum class SensorKind : std::int32_t {
@@ -142,7 +142,7 @@ struct Kernels {
                   void* qfrc_constraint);
 
   // Contacts of the last `forward` or `step` held in scratch, for parity tests: per lane count,
-  // then per contact dist, pos[3], frame[9], geom1, geom2, force[3] in the contact frame (normal
+  // then per contact dist, pos[3], frame[9], geom1, geom2, force[6] in the contact frame (normal
   // first). `out` is double [max_contacts][kContactNumbers]; returns the number of contacts of
   // `lane`.
   int (*contacts)(const Model&, const void* scratch, int lane, double* out);

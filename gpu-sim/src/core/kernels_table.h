@@ -116,7 +116,8 @@ int table_contacts(const Model& model, const void* memory, int lane, double* out
     put(contact.tangent2);
     *row++ = model.pair[contact.pair].geom1;
     *row++ = model.pair[contact.pair].geom2;
-    for (int i = 0; i < 3; ++i) *row++ = contact.force[i][lane];
+    const int condim = model.pair[contact.pair].condim;
+    for (int i = 0; i < 6; ++i) *row++ = i < condim ? s.force(c)[i][lane] : 0;
   }
   return count;
 }

@@ -51,10 +51,14 @@ struct Pair {
   int geom1, geom2;
   int body1, body2;
   int contacts;  // most contacts it makes
-  int condim;    // 1 or 3
+  int condim;    // 1, 3, 4 or 6: normal, two tangents, torsion, two rolling directions
   // Degrees of freedom that move the two bodies relative to each other, ascending:
-  // Model::pair_dof[dof_begin ...], and the sign with which each moves body2 from body1.
-  int dof_begin, dof_count;
+  // Model::pair_dof[dof_begin ...], and the sign with which each moves body2 from body1. Pairs of
+  // the same two bodies share them; `chain` numbers the different ones.
+  int dof_begin, dof_count, chain;
+  // Geoms whose friction, the larger of the two, is the pair's; -1 where it is Constants::friction
+  // for all environments.
+  int friction_geom1, friction_geom2;
 };
 
 // Consecutive pairs between the same two bodies, which one test of the broad phase can drop.
@@ -94,6 +98,7 @@ struct Constants {
   T gravity[3];
   T solver_scale;  // 1 / (meaninertia * nv)
   T tolerance;
+  T impratio_root;  // square root of impratio
 
   const T* body_pos;   // [nbody*3]
   const T* body_quat;  // [nbody*4]
@@ -128,7 +133,13 @@ struct Constants {
 
   const Softness<T>* limit;    // [njnt]
   const Softness<T>* contact;  // [npair]
-  const T* friction;           // [npair] sliding
+  const T* friction;           // [npair*5] two tangents, torsion, two rolling directions
+  const T* friction_damping;   // [npair] B of an elliptic cone's frictional directions
+
+  // Friction loss: greatest force, D and B of each row.
+  const T* loss_force;      // [nloss]
+  const T* loss_stiffness;  // [nloss]
+  const T* loss_damping;    // [nloss]
 
   const T* gear;         // [nu*6]
   const T* gain;         // [nu] force per input
@@ -143,9 +154,12 @@ struct Constants {
 
 struct Model {
   int nq, nv, nu, na, nbody, njnt, ngeom, npair;
-  int max_contacts, max_limits, max_chain;
+  int max_contacts, max_limits;
+  // Of one contact: directions, numbers in its Jacobian.
+  int max_condim, max_jacobian;
   int iterations, ls_iterations;
   bool warm_start;
+  bool elliptic;  // friction cones are elliptic, else pyramidal
   bool implicit;  // velocity-dependent forces are taken at the end of the step
   bool has_gravcomp;
   bool actuated;  // there are actuators, and they are enabled
@@ -195,8 +209,11 @@ struct Model {
   const Pair* pair;     // [npair]
   const int* pair_dof;  // dofs of all pairs
   const std::int8_t* pair_sign;
-  const int* limited;  // [nlimited] joints with a range
+  const std::int16_t* chain_place;  // [chains*nv] place of a degree of freedom in a chain, or -1
+  const int* limited;               // [nlimited] joints with a range
   int nlimited;
+  const int* loss_dof;  // [nloss] degrees of freedom with friction loss
+  int nloss;
 
   const int* act_jnt;                     // [nu] joint driven
   const int* act_dofnum;                  // [nu] degrees of freedom of that joint

@@ -13,10 +13,6 @@
 namespace sdpg::core {
 SDPG_ISA_BEGIN
 
-// Largest magnitude of a position, velocity or acceleration, as in MuJoCo (mjMAXVAL).
-template <class T>
-inline constexpr T kLargest = T(1e10);
-
 // From state and controls to accelerations. Returns the lanes in which the solver did not converge.
 template <class P, class Team>
 SDPG_FN std::uint32_t forward(Scratch<P, Team>& s) {

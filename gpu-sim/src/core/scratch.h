@@ -13,33 +13,52 @@
 namespace sdpg::core {
 SDPG_ISA_BEGIN
 
-// One contact between two geoms in every lane that has it. The solver works on the contact's three
-// base directions (normal, two tangents); the four edges of the friction pyramid, n +- mu t1 and
-// n +- mu t2, are derived from them.
+// A mask of lanes as it is stored.
+template <int L>
+struct LaneWord {
+  using type = std::uint16_t;
+};
+template <>
+struct LaneWord<1> {
+  using type = std::uint8_t;
+};
+template <class P>
+using Lanes = typename LaneWord<P::lanes>::type;
+
+// One contact between two geoms in every lane that has it. Its *directions* (normal, two tangents,
+// then rotation about each: as many as its condim) carry the solver's numbers, see
+// Scratch::jacobian() and the functions after it; the edges of a friction pyramid are derived from
+// them.
 template <class P>
 struct Contact {
   P distance;
   Vec3<P> position, normal, tangent1, tangent2;
-  P stiffness;     // D of every edge; 0 in lanes without this contact
-  P reference[3];  // reference acceleration of the base directions
-  P residual[3];   // J qacc - reference
-  P at_smooth[3];  // J qacc_smooth - reference
-  P slope[3];      // J search
-  P force[3];
-  P curvature[5];              // C of J' C J: nn, n1, n2, 11, 22
-  std::uint32_t pushing[4];    // lanes in which an edge pushes, in the order n+1, n-1, n+2, n-2
-  std::uint32_t searching[4];  // the same while the line search moves
+  P stiffness;  // D of the normal or of every edge; 0 in lanes without this contact
   int pair;
+  // Which zone of its cost each lane is in, at the present acceleration and where the line search
+  // is: the lanes in which each edge of a pyramid pushes (edges n + mu_k t_k, n - mu_k t_k in the
+  // order of k), or the lanes in the bottom and in the middle zone of an elliptic cone.
+  Lanes<P> lanes;  // those that have it
+  Lanes<P> zones[10], search_zones[10];
 };
 
-// One side of a joint's range, in every lane that is beyond it.
+// One side of the range of a slide or hinge, or the range of a ball, in every lane that is beyond
+// it.
 template <class P>
 struct Limit {
   P stiffness;  // D; 0 in lanes inside the range
-  P reference, residual, at_smooth, slope, force, curvature;
-  std::uint32_t pushing, searching;
-  int dof;
-  typename P::Scalar sign;  // +1 at the lower end, -1 at the upper
+  P axis[3];    // Jacobian: of the joint's only degree of freedom, or of a ball's three
+  P reference, residual, slope, force, curvature;
+  int dof, dofs;  // first degree of freedom and how many
+  Lanes<P> lanes, pushing, search_pushing;
+};
+
+// Friction loss of one degree of freedom: a force against the motion that is proportional to the
+// residual up to a greatest value.
+template <class P>
+struct Loss {
+  P reference, residual, slope, force, curvature;
+  Lanes<P> zones[2], search_zones[2];  // at the greatest force: positive, negative
 };
 
 // An array whose first `kept` items are in one memory and the others in another.
@@ -87,7 +106,7 @@ struct Scratch {
   P* acceleration;        // [nbody*6] without qacc
   P* body_force;          // [nbody*6]
   P *mass, *mass_factor;  // packed lower triangles; the factor has 1/D on its diagonal
-  P* hessian;
+  P* hessian;             // packed lower triangle, then factored with 1/D on its diagonal
   P *geom_position, *geom_axis;                    // [ngeom*3]
   P* geom_matrix;                                  // [turned_geoms*9]
   P* body_center;                                  // [nbody*3]
@@ -104,6 +123,7 @@ struct Scratch {
 
   Items<Contact<P>> contacts;  // [max_contacts]
   Limit<P>* limits;            // [max_limits]
+  Loss<P>* losses;             // [nloss]
   int contact_count = 0, limit_count = 0;
   int* kept_contact_count;  // of the last evaluation, for Kernels::contacts
 
@@ -149,12 +169,23 @@ struct Scratch {
     cut(new_qpos, static_cast<unsigned>(m.nq));
     cut(new_qvel, nv);
     cut(limits, static_cast<unsigned>(m.max_limits));
-    cut_items(jacobian_, 3u * static_cast<unsigned>(m.max_chain));
+    cut(losses, static_cast<unsigned>(m.nloss));
+    contact_stride_ = m.max_jacobian + 4 * m.max_condim + triangle(m.max_condim, 0);
+    cut_items(contact_numbers_, static_cast<unsigned>(contact_stride_));
   }
   SDPG_FN std::size_t bytes() const { return used_; }
   SDPG_FN std::size_t far_bytes() const { return far_used_; }
-  // Rows of the contact's Jacobian, [3][max_chain].
-  SDPG_FN P* rows(int contact) const { return &jacobian_[contact * 3 * model.max_chain]; }
+
+  // What the solver keeps for each direction of a contact.
+  // [dof_count][condim] how the pair's degrees of freedom move the second geom against the first.
+  SDPG_FN P* jacobian(int contact) const { return &contact_numbers_[contact * contact_stride_]; }
+  // [condim] each: reference acceleration, J qacc - reference, J search, force.
+  SDPG_FN P* reference(int contact) const { return jacobian(contact) + model.max_jacobian; }
+  SDPG_FN P* residual(int contact) const { return reference(contact) + model.max_condim; }
+  SDPG_FN P* slope(int contact) const { return residual(contact) + model.max_condim; }
+  SDPG_FN P* force(int contact) const { return slope(contact) + model.max_condim; }
+  // [triangle(condim, 0)] C of the Hessian's J' C J.
+  SDPG_FN P* curvature(int contact) const { return force(contact) + model.max_condim; }
 
  private:
   // Packs are aligned to themselves; numbers of one environment need not waste a cache line each.
@@ -184,7 +215,8 @@ struct Scratch {
         take<X>(far_bytes_, far_used_, static_cast<unsigned>(model.max_contacts - kept_) * each);
   }
 
-  Items<P> jacobian_;  // [max_contacts][3][max_chain]
+  Items<P> contact_numbers_;  // [max_contacts][contact_stride_]
+  int contact_stride_;
   unsigned char *bytes_, *far_bytes_;
   std::size_t used_ = 0, far_used_ = 0;
   int kept_;

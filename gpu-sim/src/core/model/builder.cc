@@ -83,8 +83,11 @@ int na(const Model& m) { return m.na; }
 int nbody(const Model& m) { return m.nbody; }
 int max_contacts(const Model& m) { return m.max_contacts; }
 int max_rows(const Model& m) {
-  int rows = m.max_limits;
-  for (int i = 0; i < m.npair; ++i) rows += m.pair[i].contacts * (m.pair[i].condim == 1 ? 1 : 4);
+  int rows = m.nloss + m.max_limits;
+  for (int i = 0; i < m.npair; ++i) {
+    const int condim = m.pair[i].condim;
+    rows += m.pair[i].contacts * (condim == 1 || m.elliptic ? condim : 2 * (condim - 1));
+  }
   return rows;
 }
 

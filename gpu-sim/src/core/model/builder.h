@@ -33,6 +33,7 @@ inline constexpr double kMostImpedance = 0.9999;   // mjMAXIMP
 
 enum DisableBit {
   kNoConstraint = 1 << 0,
+  kNoFrictionLoss = 1 << 2,
   kNoLimit = 1 << 3,
   kNoContact = 1 << 4,
   kNoSpring = 1 << 5,
@@ -76,6 +77,15 @@ inline int dof_count(JointType type) {
   return type == JointType::kFree ? 6 : type == JointType::kBall ? 3 : 1;
 }
 
+// Parameters of the contacts between two geoms.
+struct ContactParameters {
+  int condim;
+  double friction[5];    // two tangents, torsion, two rolling directions
+  int friction_geom[2];  // geoms of which it is the larger one, or -1
+  double solref[2], solref_friction[2], solimp[5];
+  double margin, gap;  // the contact acts below the margin, is reported below their sum
+};
+
 class Builder {
  public:
   Builder(const pb::Model& message, const std::vector<ParameterSlot>& slots)
@@ -106,6 +116,14 @@ class Builder {
   std::vector<int> body_root, body_weld;
   std::vector<double> pair_reach;       // [npair]
   std::vector<std::vector<int>> chain;  // ascending degrees of freedom that move each body
+
+  // Pairs found so far, with what add_pair() appends for each.
+  std::vector<Pair> pair;
+  std::vector<Softness<double>> contact_softness;
+  std::vector<double> friction, friction_damping;
+  std::vector<int> pair_dof;
+  std::vector<std::int8_t> pair_sign;
+  std::vector<std::int16_t> chain_place;
 
   // ---- names and elementary checks --------------------------------------------------------------
 
@@ -168,10 +186,13 @@ class Builder {
   void check_shape(int geom) const;            // geoms.cc
   void choose_narrow_phase(Pair& pair) const;  // collision.cc
   double bounding_radius(int geom) const;      // collision.cc
+  // Mixed from the two geoms (contact_parameters.cc).
+  ContactParameters mixed_parameters(int g1, int g2) const;
+  // Of the explicit pair `index` (contact_parameters.cc).
+  ContactParameters explicit_parameters(int index) const;
   bool bodies_may_touch(int b1, int b2) const;
-  void add_pair(int g1, int g2, std::vector<Pair>& pair, std::vector<Softness<double>>& soft,
-                std::vector<double>& friction, std::vector<int>& dofs,
-                std::vector<std::int8_t>& signs);
+  void add_pair(int g1, int g2, const std::string& what, const ContactParameters& parameters);
+  void chain_of_pair(Pair& pair);
   Pattern pattern(const std::vector<std::set<int>>& rows);
 };
 

@@ -75,10 +75,6 @@ void Builder::check_shape(int i) const {
               : k == 1 ? "nd"
                        : "rd") +
              " of a " + names[type]);
-  if (g.condim(i) != 1 && g.condim(i) != 3)
-    refuse("unsupported: " + geom(i) + ": condim " + std::to_string(g.condim(i)) + "; use 1 or 3");
-  if (g.friction(3 * i) < 0 || g.solmix(i) < 0 || g.margin(i) < 0 || g.gap(i) < 0)
-    refuse(geom(i) + ": friction, solmix, margin and gap must be at least 0");
 }
 
 }  // namespace sdpg::core

@@ -18,6 +18,8 @@ void Builder::joints() {
   std::vector<int> qposadr(njnt), dofadr(njnt), bodyid(njnt), dof_bodyid(nv), dof_jntid(nv),
       limited;
   std::vector<std::uint8_t> angular(nv);
+  std::vector<int> loss_dof;
+  std::vector<double> loss_force, loss_stiffness, loss_damping;
   int next_position = 0, next_dof = 0, owner = 0;
   for (int i = 0; i < njnt; ++i) {
     while (out->body_jnt[owner + 1] <= i) ++owner;
@@ -59,18 +61,26 @@ void Builder::joints() {
       integers_or_zero(j.actfrclimited(), njnt, "joints.actfrclimited");
   const std::vector<double> force_range =
       reals_or_zero(j.actfrcrange(), njnt, 2, "joints.actfrcrange");
-  reals(d.solref(), nv, 2, "dofs.solref");
-  reals(d.solimp(), nv, 5, "dofs.solimp");
+  const std::vector<double> loss_solref = reals(d.solref(), nv, 2, "dofs.solref");
+  const std::vector<double> loss_solimp = reals(d.solimp(), nv, 5, "dofs.solimp");
   const std::vector<double> invweight = reals(d.invweight0(), nv, 1, "dofs.invweight0");
   for (int i = 0; i < nv; ++i) {
-    if (friction[i] != 0)
-      refuse("unsupported: " + joint(dof_jntid[i]) + ": frictionloss " + number(friction[i]));
-    if (armature[i] < 0 || damping[i] < 0 || invweight[i] < 0)
-      refuse(joint(dof_jntid[i]) + ": armature, damping and invweight0 must be at least 0");
+    if (armature[i] < 0 || damping[i] < 0 || invweight[i] < 0 || friction[i] < 0)
+      refuse(joint(dof_jntid[i]) +
+             ": armature, damping, frictionloss and invweight0 must be at least 0");
     if (disabled & kNoDamper) damping[i] = 0;
     if ((damping[i] != 0 || varies(Parameter::kDofDamping, i)) &&
         (out->integrator == Integrator::kImplicitFast || !(disabled & kNoEulerDamp)))
       out->implicit = true;
+    if (friction[i] == 0 || disabled & (kNoFrictionLoss | kNoConstraint)) continue;
+    const Softness<double> loss =
+        soften(joint(dof_jntid[i]), &loss_solref[2 * i], &loss_solimp[5 * i], 0, invweight[i]);
+    // Its position is always 0, so the impedance is that of the curve's start.
+    loss_dof.push_back(i);
+    loss_force.push_back(friction[i]);
+    loss_stiffness.push_back(
+        1 / std::max(kTiny, invweight[i] * (loss.one_minus_d1 + loss.rise) / loss.d0));
+    loss_damping.push_back(loss.damping);
   }
   std::vector<Softness<double>> soft(njnt);
   std::vector<int> springs;
@@ -91,8 +101,7 @@ void Builder::joints() {
       refuse(joint(i) + ": expected an increasing actuatorfrcrange, got " +
              number(force_range[2 * i]) + " to " + number(force_range[2 * i + 1]));
     if (!j.limited(i) || disabled & (kNoLimit | kNoConstraint)) continue;
-    if (joint_type[i] == JointType::kFree || joint_type[i] == JointType::kBall)
-      refuse("unsupported: " + joint(i) + ": range of a joint with several dofs");
+    if (joint_type[i] == JointType::kFree) refuse(joint(i) + ": a free joint has no range");
     if (!(range[2 * i] < range[2 * i + 1]))
       refuse(joint(i) + ": expected an increasing range, got " + number(range[2 * i]) + " to " +
              number(range[2 * i + 1]));
@@ -114,6 +123,11 @@ void Builder::joints() {
   out->nlimited = static_cast<int>(limited.size());
   out->max_limits = 2 * out->nlimited;
   out->limited = out->own(limited);
+  out->nloss = static_cast<int>(loss_dof.size());
+  out->loss_dof = out->own(loss_dof);
+  out->own(&Constants<float>::loss_force, &Constants<double>::loss_force, loss_force);
+  out->own(&Constants<float>::loss_stiffness, &Constants<double>::loss_stiffness, loss_stiffness);
+  out->own(&Constants<float>::loss_damping, &Constants<double>::loss_damping, loss_damping);
   out->own(&Constants<float>::jnt_pos, &Constants<double>::jnt_pos, pos);
   out->own(&Constants<float>::jnt_axis, &Constants<double>::jnt_axis, axis);
   out->own(&Constants<float>::jnt_range, &Constants<double>::jnt_range, range);

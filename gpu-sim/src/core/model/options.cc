@@ -1,4 +1,6 @@
 // Sizes and options of the whole model.
+#include <algorithm>
+
 #include "core/model/builder.h"
 
 namespace sdpg::core {
@@ -43,7 +45,8 @@ void Builder::options() {
   if (o.integrator() != 0 && o.integrator() != 3)
     refuse("unsupported: option integrator " + std::to_string(o.integrator()) +
            "; use Euler (0) or implicitfast (3)");
-  if (o.cone() != 0) refuse("unsupported: option cone elliptic; use pyramidal");
+  if (o.cone() != 0 && o.cone() != 1)
+    refuse("option cone: expected 0 (pyramidal) or 1 (elliptic), got " + std::to_string(o.cone()));
   if (o.solver() != 2)
     refuse("unsupported: option solver " + std::to_string(o.solver()) + "; use Newton (2)");
   if (o.iterations() < 1 || o.iterations() > 10000)
@@ -68,6 +71,7 @@ void Builder::options() {
   out->iterations = o.iterations();
   out->ls_iterations = o.ls_iterations();
   out->warm_start = !(disabled & kNoWarmStart);
+  out->elliptic = o.cone() == 1;
   const auto fill = [&](auto& k) {
     using T = std::decay_t<decltype(k.timestep)>;
     k.timestep = static_cast<T>(o.timestep());
@@ -75,6 +79,7 @@ void Builder::options() {
       k.gravity[i] = disabled & kNoGravity ? T(0) : static_cast<T>(gravity[i]);
     k.solver_scale = static_cast<T>(1 / (in.stat_meaninertia() * nv));
     k.tolerance = static_cast<T>(o.tolerance());
+    k.impratio_root = static_cast<T>(std::sqrt(std::max(kTiny, o.impratio())));
   };
   fill(out->f);
   fill(out->d);
