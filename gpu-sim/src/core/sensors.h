@@ -97,12 +97,12 @@ SDPG_FN void acceleration_sensors(Scratch<P, Team>& s, const Sensor* sensors, in
       const bool second = object == (of_geom ? pair.geom2 : pair.body2);
       if (!first && !second) continue;
       const auto here = contact.stiffness > T(0);
-      const P normal = keep(here, contact.force[0]);
+      const P *forces = s.force(c), normal = keep(here, forces[0]);
       normal_force += normal;
       Vec3<P> on_second = contact.normal * normal;
       if (pair.condim > 1)
-        on_second = on_second + contact.tangent1 * keep(here, contact.force[1]) +
-                    contact.tangent2 * keep(here, contact.force[2]);
+        on_second = on_second + contact.tangent1 * keep(here, forces[1]) +
+                    contact.tangent2 * keep(here, forces[2]);
       if (second) force = force + on_second;
       if (first) force = force - on_second;
     }
