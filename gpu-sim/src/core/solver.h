@@ -204,9 +204,9 @@ SDPG_FN Slope<P> slope_at(Scratch<P, Team>& s, std::uint32_t lanes, const Slope<
 }
 
 // The exact minimum along the search direction, for the lanes in `active`. The derivative
-// increases: Newton's method inside a bracket ends once two steps meet the same zones, between
-// which it is linear; in the lanes in `curved`, which have elliptic cones, once it is small.
-// `unchanged` receives the lanes in which the full step meets the zones of the start.
+// increases: Newton's method inside a bracket ends once its step meets the zones it came from,
+// between which it is linear; in the lanes in `curved`, which have elliptic cones, once it is
+// small. `unchanged` receives the lanes in which the full step meets the zones of the start.
 template <class P, class Team>
 SDPG_FN P line_search(Scratch<P, Team>& s, std::uint32_t active, std::uint32_t curved, P noise,
                       std::uint32_t* unchanged) {
@@ -256,7 +256,7 @@ SDPG_FN P line_search(Scratch<P, Team>& s, std::uint32_t active, std::uint32_t c
     step = select(moves & !tight, next, step);
     moving &= ~bits(tight);
     slope = slope_at(s, moving, smooth_part, step);
-    moving &= unsettled(slope);
+    moving &= unsettled(slope) | bits(outside);  // the middle of the bracket is no minimum
   }
   return step;
 }
