@@ -5,6 +5,7 @@
 import { fileURLToPath } from "node:url";
 import { beforeAll, describe, expect, test } from "vitest";
 import type { Model } from "@proto/sdpg/model/v1/model_pb.ts";
+import { Opcode } from "@proto/sdpg/task/v1/task_pb.ts";
 import { compileModel } from "@sdpg/common/model/compile.ts";
 import {
   becomes,
@@ -171,6 +172,8 @@ describe.each(listTasks())("%s in gpu-sim", { timeout: 180_000 }, (name) => {
   test(`pays, ends and shows what the interpreter says (seed ${SEED})`, async () => {
     const original = await declaration(name);
     const model = await compileModel(fileURLToPath(original.model));
+    // Dot products round once or twice a term, as the machine does it; all else here rounds alike.
+    const fused = compileTask(original, model).observe.some(({ op }) => op === Opcode.DOT);
     let terminated = 0;
     for (const isa of instructionSets(model)) {
       Deno.env.set("SDPG_ISA", isa);
@@ -184,7 +187,13 @@ describe.each(listTasks())("%s in gpu-sim", { timeout: 180_000 }, (name) => {
           expect(distance(theirs.reward, ours.reward), at).toBeLessThan(4e-6);
           expect(theirs.terminated, at).toBe(ours.terminated);
           for (const [observation, values] of Object.entries(seen)) {
-            expect(written[observation], `${at}, ${observation}`).toEqual([...values]);
+            if (!fused) {
+              expect(written[observation], `${at}, ${observation}`).toEqual([...values]);
+            }
+            values.forEach((value, i) =>
+              expect(distance(written[observation][i], value), `${at}, ${observation}[${i}]`)
+                .toBeLessThan(2e-6)
+            );
           }
           terminated += theirs.terminated ? 1 : 0;
         });
