@@ -30,8 +30,8 @@ inline std::shared_ptr<const core::Model> made(const model::v1::Model& message) 
 class Block {
  public:
   Block(const core::Model& model, const core::Kernels& kernels) : m_(model), k_(kernels) {
-    const int counts[] = {nq(m_),        nv(m_),        nu(m_), nv(m_), nbody(m_) * 3,
-                          nbody(m_) * 4, nbody(m_) * 3, nv(m_), nv(m_), nv(m_)};
+    const int counts[] = {nq(m_),        nv(m_), nu(m_), nv(m_), nbody(m_) * 3, nbody(m_) * 4,
+                          nbody(m_) * 3, nv(m_), nv(m_), nv(m_), na(m_),        nparameters(m_)};
     for (const int count : counts) arrays_.push_back(allocate(bytes(count)));
     status_ = allocate(64 * 4);
     scratch_ = allocate(k_.scratch_bytes(m_));
@@ -39,7 +39,20 @@ class Block {
     std::memset(scratch_.get(), 0xff, k_.scratch_bytes(m_));
   }
 
-  enum Array { kQpos, kQvel, kCtrl, kWarm, kXpos, kXquat, kXipos, kQacc, kSmooth, kForce };
+  enum Array {
+    kQpos,
+    kQvel,
+    kCtrl,
+    kWarm,
+    kXpos,
+    kXquat,
+    kXipos,
+    kQacc,
+    kSmooth,
+    kForce,
+    kAct,
+    kParameters
+  };
 
   double get(Array a, int index, int lane) const {
     const std::size_t at = static_cast<std::size_t>(index) * k_.lanes + lane;
@@ -71,6 +84,7 @@ class Block {
     add(kQpos, nq(m_));
     add(kQvel, nv(m_));
     add(kWarm, nv(m_));
+    add(kAct, na(m_));
     return out;
   }
 
@@ -87,7 +101,8 @@ class Block {
     return {arrays_[kQpos].get(),  arrays_[kQvel].get(),
             arrays_[kCtrl].get(),  arrays_[kWarm].get(),
             arrays_[kXpos].get(),  arrays_[kXquat].get(),
-            arrays_[kXipos].get(), reinterpret_cast<std::uint32_t*>(status_.get())};
+            arrays_[kXipos].get(), reinterpret_cast<std::uint32_t*>(status_.get()),
+            arrays_[kAct].get(),   arrays_[kParameters].get()};
   }
   void step(int substeps) { k_.step(m_, view(), scratch_.get(), substeps); }
   void kinematics() { k_.kinematics(m_, view(), scratch_.get()); }
