@@ -82,7 +82,7 @@ export async function evaluate(options: EvaluationOptions): Promise<EvaluationRe
       if (!terminated[i] && !truncated[i]) continue;
       finished[episode] = 1;
       left--;
-      if (Number(fault[i]) & 1) faulted++;
+      if (Number(fault[i]) !== 0) faulted++;
     }
   }
 

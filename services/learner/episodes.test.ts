@@ -21,13 +21,14 @@ test("EpisodeMeter averages finished episodes, also those that span segments", (
   expect(meter.finished).toBe(2);
 });
 
-test("EpisodeMeter leaves out episodes that became non-finite, and keeps other faults", () => {
+test("EpisodeMeter leaves out episodes that ended in a fault, and counts them as finished", () => {
   const meter = new EpisodeMeter(2);
-  meter.add(step([1, 10], [1, 1], [1, 1], [1, 4]));
+  meter.add(step([1, 10], [1, 1], [1, 1], [1, 0]));
   expect(meter.means()).toEqual({ return: 10, length: 1 });
   expect(meter.finished).toBe(2);
-  meter.add(step([7, 0], [1, 0], [1, 1]));
+  meter.add(step([7, 20], [1, 1], [1, 1], [0, 4]));
   expect(meter.means()).toEqual({ return: 8.5, length: 1 });
+  expect(meter.finished).toBe(4);
 });
 
 test("EpisodeMeter keeps the newest of its capacity and goes on from a saved state", () => {

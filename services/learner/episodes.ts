@@ -1,7 +1,6 @@
 // Returns and lengths of the nominal environments' episodes while training. Nominals act without
 // noise, so these are returns of the deterministic policy.
 
-import { FaultBit } from "@proto/sdpg/sim/v1/sim_pb.ts";
 import { fromArray, type Tensor } from "./torch/mod.ts";
 
 /** The newest `capacity` finished episodes, and the running sums of those under way. */
@@ -20,8 +19,8 @@ export class EpisodeMeter {
   }
 
   /**
-   * Takes in a segment of the nominals, all arrays [T, N]. An episode that ends because its state
-   * became non-finite is not recorded: its return says nothing about the policy.
+   * Takes in a segment of the nominals, all arrays [T, N]. An episode that ends in a
+   * fault of the simulator is not recorded: its return says nothing about the policy.
    */
   add(segment: {
     reward: ArrayLike<number>;
@@ -36,7 +35,7 @@ export class EpisodeMeter {
       this.#running[k] += segment.reward[i];
       if (!segment.ended[i]) continue;
       this.finished++;
-      if ((segment.faults[i] & FaultBit.NON_FINITE) === 0) {
+      if (segment.faults[i] === 0) {
         const slot = this.#recorded++ % this.capacity;
         this.#returns[slot] = this.#running[k];
         this.#lengths[slot] = segment.progress[i];

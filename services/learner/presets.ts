@@ -45,6 +45,12 @@ const untied: PresetLayer = {
   actor: { grad_norm: 1, average: 0.99, act_with_average: false },
 };
 
+/**
+ * Ant earns 1330 by standing still. From small noise it never leaves that: 400 epochs with the values
+ * above; from σ = 1 and untied it runs after 300.
+ */
+const bold: PresetLayer = { actor: { log_std_init: 0 } };
+
 /** The published sizes and rates of the robots that are free in space. */
 const antNetworks: PresetLayer = {
   actor: { hidden: [256, 64, 32] },
@@ -68,7 +74,7 @@ export const presets: Readonly<Record<PresetName, Readonly<Record<string, Preset
   cpu: {
     hopper: [twoCores],
     walker: [twoCores, untied],
-    ant: [twoCores, antNetworks],
+    ant: [twoCores, untied, antNetworks, bold],
     humanoid: [twoCores, humanoidNetworks, { epochs: 40_000 }],
   },
 };

@@ -154,7 +154,7 @@ describe.each(["hopper", "ant", "humanoid"])("%s", { timeout: 180_000 }, (name) 
           data.ctrl.set(after.slice(nq + nv, nq + nv + nu));
           mujoco.mj_forward(mj, data);
           let sensed = theirs();
-          bodies.forEach((body, b) =>
+          bodies.forEach((_, b) =>
             kinds.forEach((kind, k) => {
               if (VELOCITIES.includes(kind)) return;
               const at = 3 * (b * kinds.length + k);

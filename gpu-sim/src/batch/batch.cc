@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "batch/philox.h"
 #include "sdpg/sim/v1/sim.pb.h"
@@ -595,10 +596,9 @@ void Batch::step_block(std::uint32_t block, Worker& worker, const ActionArgs& st
   const auto unusable = [&](const std::vector<std::uint32_t>& registers) {
     return lane_kernels_->unusable(worker.registers, registers.data(), count_of(registers));
   };
-  std::uint32_t bad =
-      unusable(program.rewards) | unusable(program.terminations) | unusable(persistent_rows_);
-  for (std::uint32_t lane = 0; lane < lanes; ++lane)
-    bad |= (worker.status[lane] & core::kNonFinite) << lane;  // kNonFinite is bit 0
+  std::uint32_t bad = lane_kernels_->unusable(acting, action_rows_.data(), actions) |
+                      unusable(program.rewards) | unusable(program.terminations) |
+                      unusable(persistent_rows_);
   std::uint32_t ends = lane_kernels_->nonzero(worker.registers, program.terminations.data(),
                                               count_of(program.terminations));
   const std::uint32_t terms = sizes_.rewards;
@@ -612,7 +612,15 @@ void Batch::step_block(std::uint32_t block, Worker& worker, const ActionArgs& st
   // otherwise.
   run_section<T>(program.observe, v, worker, progress, nullptr);
   bad |= unusable(observed_rows_);
-  ends |= bad;
+  // A fault of any kind ends the episode: numbers that are not finite, contacts beyond the
+  // capacity, a solver at its limit.
+  std::uint32_t faulted = 0;
+  for (std::uint32_t lane = 0; lane < lanes; ++lane) {
+    worker.status[lane] |= (bad >> lane & 1) * core::kNonFinite;
+    faulted |= static_cast<std::uint32_t>(worker.status[lane] != 0) << lane;
+    bad |= (worker.status[lane] & core::kNonFinite) << lane;  // kNonFinite is bit 0
+  }
+  ends |= faulted;
   const std::uint64_t values = sizes_.privileged;
   float* successor = out_.privileged_successor + (slot - first) * values;
   write_observations<T>(first, count, bad, worker, successor,
@@ -624,11 +632,9 @@ void Batch::step_block(std::uint32_t block, Worker& worker, const ActionArgs& st
   const auto limit = static_cast<std::int32_t>(program.episode_length);
   const RolloutBuffer out = out_;  // a copy: byte stores could change members, for all g++ knows
   const std::uint32_t* const status = worker.status;
-  std::uint32_t late = 0, flagged = 0;
-  for (std::uint32_t lane = 0; lane < count; ++lane) {
+  std::uint32_t late = 0;
+  for (std::uint32_t lane = 0; lane < count; ++lane)
     late |= static_cast<std::uint32_t>(progress[lane] >= limit) << lane;
-    flagged |= status[lane];
-  }
   late &= ~ends;
   memcpy(out.reward + slot, rewards, count * sizeof(float));
   memcpy(out.progress + slot, progress, count * sizeof(std::int32_t));
@@ -637,9 +643,9 @@ void Batch::step_block(std::uint32_t block, Worker& worker, const ActionArgs& st
   memset(out.done + slot, 0, count);
   memset(out.fault + slot, 0, count);
   memset(ended_ + first, 0, count);
-  if ((ends | late | flagged) != 0) {
+  if ((ends | late) != 0) {
     for (std::uint32_t lane = 0; lane < count; ++lane) {
-      const std::uint32_t fault = status[lane] | (bad >> lane & 1);
+      const std::uint32_t fault = status[lane];
       out.terminated[slot + lane] = ends >> lane & 1;
       out.truncated[slot + lane] = late >> lane & 1;
       out.done[slot + lane] = ended_[first + lane] = (ends | late) >> lane & 1;
@@ -648,9 +654,11 @@ void Batch::step_block(std::uint32_t block, Worker& worker, const ActionArgs& st
         worker.faults += 1;
         for (int bit = 0; bit < 8; ++bit) worker.fault_bits[bit] += fault >> bit & 1;
       }
-      if ((bad >> lane & 1) != 0) {
+      if (fault != 0) {
         out.reward[slot + lane] = 0;
         std::fill_n(terms_out + std::uint64_t{lane} * terms, terms, 0.0f);
+        float* acted = out.action + (slot + lane) * actions;
+        for (std::uint32_t j = 0; j < actions; ++j) acted[j] = cleaned(acted[j]);
       }
     }
   }
@@ -747,10 +755,9 @@ Status Batch::step(ThreadPool& pool, std::uint32_t t, const float* mean, std::si
                   "step: log_std: expected [%zu] or [%u, %zu] values or none, got %zu", actions,
                   sizes_.nominals, actions, log_std_count);
   for (std::size_t i = 0; i < na; ++i) {
-    if (!usable(mean[i]))
-      return refuse(kInvalidArgument, "step: mean[%zu, %zu] is %g, not a finite number",
-                    i / actions, i % actions, mean[i]);
-    mean_[i] = std::max(std::min(mean[i], mean_high_), mean_low_);
+    // A mean that is no number passes the clamps and becomes a fault of its group.
+    mean_[i] = usable(mean[i]) ? std::max(std::min(mean[i], mean_high_), mean_low_)
+                               : std::numeric_limits<float>::quiet_NaN();
   }
   if (log_std != nullptr) {
     for (std::size_t i = 0; i < log_std_count; ++i) {

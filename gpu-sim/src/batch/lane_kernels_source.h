@@ -152,7 +152,8 @@ void draw_actions(const ActionArgs& args) {
                         ? gather(args.std, static_cast<std::uint32_t>(args.std_stride), j)
                         : P(0.0f);
       const P noise = core::keep(has_noise, z[k]);
-      const P moved = core::max(core::min(mean + std * noise, args.high), args.low);
+      // In this order the bounds let through what is not a number.
+      const P moved = core::max(P(args.low), core::min(P(args.high), mean + std * noise));
       const P action = core::select(has_noise, moved, mean);
       core::store(args.noise + j * L, noise);
       core::store(args.action + j * L, action);

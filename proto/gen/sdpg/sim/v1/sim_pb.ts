@@ -487,7 +487,7 @@ export type Step = Message<"sdpg.sim.v1.Step"> & {
   t: number;
 
   /**
-   * [N, A] raw pre-tanh means.
+   * [N, A] raw pre-tanh means. One that is not finite faults the environments of its group.
    *
    * @generated from field: bytes mean = 2;
    */
@@ -884,7 +884,8 @@ export const PrecisionSchema: GenEnum<Precision> = /*@__PURE__*/
   enumDesc(file_sdpg_sim_v1_sim, 1);
 
 /**
- * Bits of the `fault` array.
+ * Bits of the `fault` array. A fault of any kind ends the environment's episode in the same step:
+ * terminated, worth nothing, reset; no other environment changes by a bit.
  *
  * @generated from enum sdpg.sim.v1.FaultBit
  */
@@ -895,21 +896,21 @@ export enum FaultBit {
   UNSPECIFIED = 0,
 
   /**
-   * State, acceleration or reward not finite or beyond 1e10: the environment was reset.
+   * State, control, acceleration or reward not finite or beyond 1e10.
    *
    * @generated from enum value: FAULT_BIT_NON_FINITE = 1;
    */
   NON_FINITE = 1,
 
   /**
-   * More contacts or constraint rows than the capacity.
+   * More contacts or constraint rows than the capacity, so that some were left out.
    *
    * @generated from enum value: FAULT_BIT_OVERFLOW = 2;
    */
   OVERFLOW = 2,
 
   /**
-   * Newton stopped at its iteration limit; the state is kept.
+   * Newton stopped at the model's iteration limit.
    *
    * @generated from enum value: FAULT_BIT_NOT_CONVERGED = 4;
    */
