@@ -192,6 +192,8 @@ struct Model {
   const std::uint8_t* dof_angular;  // [nv] see is_angular()
   const int* spring_jnt;            // [nspring] joints with stiffness
   int nspring;
+  const int* lone_jnt;  // [nlone] free joints of bodies that carry no joint; only for implicitfast
+  int nlone;
   const std::uint8_t* jnt_actgravcomp;    // [njnt]
   const std::uint8_t* jnt_actfrclimited;  // [njnt]
   Pattern mass;                           // ancestors of each degree of freedom

@@ -60,6 +60,55 @@ SDPG_FN void implicit_row(Scratch<P, Team>& s, int i) {
   }
 }
 
+// Acceleration of the six degrees of freedom of a free body that carries no joint, with the forces
+// of its own spin taken at the end of the step too: MuJoCo's implicitfast does so for such bodies
+// only, whose equations stand alone, by an unsymmetric solve.
+template <class P, class Team>
+SDPG_FN void solve_lone_body(Scratch<P, Team>& s, int j, P* acceleration) {
+  using T = typename P::Scalar;
+  const Model& m = s.model;
+  const P h = P(s.k.timestep);
+  const int d = m.jnt_dofadr[j];
+  P a[6][6], x[6];
+  for (int i = 0; i < 6; ++i) {
+    implicit_row(s, d + i);
+    const P* row = s.mass_factor + triangle(d + i, d);
+    for (int c = 0; c <= i; ++c) a[i][c] = a[c][i] = row[c];
+    x[i] = s.passive_and_applied[d + i] + s.qfrc_constraint[d + i];
+  }
+  // About the body's origin the spin w costs the force w x (w x mr) and the moment w x (I w).
+  const P* inertia = s.inertia + 10 * m.jnt_bodyid[j];
+  const Vec3<P> moment = load3(inertia + 6), zero{P(T(0)), P(T(0)), P(T(0))};
+  const auto axis = [&](int i) { return load3(s.cdof + 6 * (d + 3 + i)); };
+  const auto angular_momentum = [&](const Vec3<P>& w) {
+    return apply_inertia(inertia, Spatial<P>{w, zero}).r;
+  };
+  const Vec3<P> w = axis(0) * s.qvel[d + 3] + axis(1) * s.qvel[d + 4] + axis(2) * s.qvel[d + 5];
+  const Vec3<P> carried = cross(w, moment), spin = angular_momentum(w);
+  for (int c = 0; c < 3; ++c) {
+    const Vec3<P> t = axis(c);
+    const Vec3<P> force = (cross(t, carried) + cross(w, cross(t, moment))) * h;
+    const Vec3<P> torque = (cross(t, spin) + cross(w, angular_momentum(t))) * h;
+    a[0][3 + c] += force.x;
+    a[1][3 + c] += force.y;
+    a[2][3 + c] += force.z;
+    for (int i = 0; i < 3; ++i) a[3 + i][3 + c] += dot(axis(i), torque);
+  }
+  for (int k = 0; k < 6; ++k) {
+    const P inverse = T(1) / a[k][k];
+    for (int i = k + 1; i < 6; ++i) {
+      const P multiplier = a[i][k] * inverse;
+      for (int c = k + 1; c < 6; ++c) a[i][c] -= multiplier * a[k][c];
+      x[i] -= multiplier * x[k];
+    }
+  }
+  for (int k = 5; k >= 0; --k) {
+    for (int c = k + 1; c < 6; ++c) x[k] -= a[k][c] * x[c];
+    x[k] = x[k] / a[k][k];
+    acceleration[d + k] = x[k];
+  }
+}
+
 // The positions of one joint after the step.
 template <class P, class Team>
 SDPG_FN void integrate_joint(Scratch<P, Team>& s, int j) {
@@ -91,6 +140,7 @@ SDPG_FN void integrate(Scratch<P, Team>& s) {
     });
     factor(s.team, m.mass, m.nv, s.mass_factor);
     solve_factored(s.team, m.mass, m.nv, s.mass_factor, acceleration);
+    s.team.each(0, m.nlone, [&](int i) { solve_lone_body(s, m.lone_jnt[i], acceleration); });
   }
   const P largest = P(kLargest<T>);
   const auto beyond = [&](P x) { return !(abs(x) <= largest); };

@@ -301,6 +301,41 @@ TEST_F(Dynamics, StepMovesALoneBodyUniformlyAndTurnsItByItsSpin) {
   }
 }
 
+// (1 - h dqacc/dv) dv = h qacc, with the derivative by differences.
+TEST_F(Dynamics, ImplicitFastTakesTheSpinOfALoneBodyAtTheEndOfTheStep) {
+  Tree tree(seed);
+  const int body = tree.add_body("body", 0);
+  tree.add_joint(kFreeJoint);
+  tree.add_body("fixed to it", body);
+  tree.message.mutable_option()->set_integrator(3);
+  const double h = 0.01;
+  tree.message.mutable_option()->set_timestep(h);
+  for (int d = 0; d < 6; ++d) tree.message.mutable_dofs()->set_damping(d, 0.3);
+  const auto m = made(tree.message);
+  State s = random_state(tree);
+  for (double& x : s.qvel) x *= 4;
+  Block block(*m, double_kernels());
+  const auto qacc_at = [&](const std::vector<double>& qvel) {
+    load(block, {s.qpos, qvel});
+    block.forward();
+    return block.row(Block::kQacc, 6, 0);
+  };
+  const std::vector<double> qacc = qacc_at(s.qvel);
+  block.step(1);
+  const std::vector<double> after = block.row(Block::kQvel, 6, 0);
+  std::vector<double> left(6);
+  for (int d = 0; d < 6; ++d) left[d] = (after[d] - s.qvel[d]) / h;
+  for (int k = 0; k < 6; ++k) {
+    std::vector<double> plus = s.qvel, minus = s.qvel;
+    plus[k] += 1e-5;
+    minus[k] -= 1e-5;
+    const std::vector<double> a = qacc_at(plus), b = qacc_at(minus);
+    for (int d = 0; d < 6; ++d) left[d] -= (a[d] - b[d]) / 2e-5 * (after[k] - s.qvel[k]);
+  }
+  for (int d = 0; d < 6; ++d)
+    EXPECT_NEAR(left[d], qacc[d], 1e-6 * (1 + std::abs(qacc[d]))) << "dof " << d;
+}
+
 TEST_F(Dynamics, ForwardAndStepAgreeBetweenAllTables) {
   Tree tree = floating_tree(seed);
   add_springs(tree);

@@ -108,6 +108,15 @@ void Builder::joints() {
     limited.push_back(i);
     soft[i] = soften(joint(i), &solref[2 * i], &solimp[5 * i], margin[i], invweight[dofadr[i]]);
   }
+  std::vector<int> lone;
+  for (int i = 0; i < njnt && out->integrator == Integrator::kImplicitFast; ++i)
+    if (joint_type[i] == JointType::kFree &&
+        std::count(body_root.begin(), body_root.end(), bodyid[i]) ==
+            std::count(body_weld.begin(), body_weld.end(), bodyid[i]))
+      lone.push_back(i);
+  if (!lone.empty()) out->implicit = true;
+  out->lone_jnt = out->own(lone);
+  out->nlone = static_cast<int>(lone.size());
   out->jnt_type = out->own(joint_type);
   out->jnt_qposadr = out->own(qposadr);
   out->jnt_dofadr = out->own(dofadr);
