@@ -76,11 +76,19 @@ export interface Forward {
   contacts: Contact[];
 }
 
+/** State after a step. */
+export interface Next {
+  qpos: number[];
+  qvel: number[];
+  act: number[];
+}
+
 /** A number of environments of one model; arrays are [environment][index], in double. */
 export class Core {
   readonly nq: number;
   readonly nv: number;
   readonly nu: number;
+  /** Activations of actuators. */
   readonly na: number;
   private readonly maxContacts: number;
   private readonly lib = library();
@@ -126,14 +134,15 @@ export class Core {
     this.lib.gpu_sim_physics_destroy(this.handle);
   }
 
-  /** Also zeroes the warm start and the activations. */
-  set(qpos: number[][], qvel: number[][], ctrl: number[][]): void {
+  /** Also zeroes the warm start, and the activations where none are given. */
+  set(qpos: number[][], qvel: number[][], ctrl: number[][], act: number[][] = []): void {
     this.lib.gpu_sim_physics_set(
       this.handle,
       Float64Array.from(qpos.flat()),
       Float64Array.from(qvel.flat()),
       Float64Array.from(ctrl.flat()),
     );
+    if (act.flat().length > 0) this.setAct(act);
   }
 
   setCtrl(ctrl: number[][]): void {
@@ -158,11 +167,13 @@ export class Core {
     this.lib.gpu_sim_physics_set_parameters(this.handle, Float64Array.from(values.flat()));
   }
 
-  get(): { qpos: number[][]; qvel: number[][] } {
+  get(): Next[] {
     const qpos = new Float64Array(this.environments * this.nq).fill(NaN);
     const qvel = new Float64Array(this.environments * this.nv).fill(NaN);
     this.lib.gpu_sim_physics_get(this.handle, qpos, qvel);
-    return { qpos: rows(qpos, this.nq), qvel: rows(qvel, this.nv) };
+    const velocities = rows(qvel, this.nv);
+    const activations = this.na > 0 ? this.getAct() : velocities.map(() => []);
+    return rows(qpos, this.nq).map((row, e) => ({ qpos: row, qvel: velocities[e], act: activations[e] }));
   }
 
   step(substeps: number): void {

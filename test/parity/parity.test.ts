@@ -1,20 +1,15 @@
 // The core against MuJoCo, whose solver is run to convergence, for hopper and walker.
-//
-// An error is relative to the size of the vector it belongs to: max |a − b| / max(max |b|, floor),
-// where b is MuJoCo's and the floor is what the robot meets by itself: gravity for accelerations,
-// the weight for forces, 1 for positions (m, rad) and velocities (m/s, rad/s), so that a component
-// that happens to be near 0 is not asked for more digits than its vector has.
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Model } from "@proto/sdpg/model/v1/model_pb.ts";
 import { compileModel, sealModel } from "@sdpg/common/model/compile.ts";
-import { type Contact, Core, type Forward, instructionSets } from "./core.ts";
+import { compareForward, compareNext, GRAVITY, relative, Worst } from "./compare.ts";
+import { Core, type Forward, instructionSets, type Next } from "./core.ts";
 import { Oracle } from "./oracle.ts";
 import { generator, kinds, randomStates, type State } from "./states.ts";
 
 const SEED = Number(process.env.SDPG_PARITY_SEED ?? 2026);
 const COUNT = 200;
-const GRAVITY = 9.81;
 
 const path = (name: string) =>
   fileURLToPath(new URL(`../../tasks/${name}/model.xml`, import.meta.url));
@@ -26,49 +21,6 @@ async function convergedModel(name: string): Promise<Model> {
   return sealModel(model);
 }
 
-function relative(a: number[], b: number[], floor: number): number {
-  const size = Math.max(floor, ...b.map(Math.abs));
-  const error = Math.max(...a.map((value, i) => Math.abs(value - b[i]))) / size;
-  return Number.isNaN(error) ? Infinity : error;
-}
-
-/** Worst error of each quantity over all states, with the state it came from. */
-class Worst {
-  private readonly errors = new Map<string, { error: number; state: number }>();
-  add(quantity: string, error: number, state: number): void {
-    const worst = this.errors.get(quantity);
-    if (!worst || !(error <= worst.error)) this.errors.set(quantity, { error, state });
-  }
-  /** quantity -> error, for the log. */
-  table(): Record<string, string> {
-    return Object.fromEntries(
-      [...this.errors].map((
-        [quantity, { error, state }],
-      ) => [quantity, `${error.toExponential(2)} at state ${state}`]),
-    );
-  }
-  above(tolerance: number): string[] {
-    return [...this.errors].filter(([, { error }]) => !(error <= tolerance))
-      .map(([quantity, { error, state }]) => `${quantity}: ${error} at state ${state}`);
-  }
-}
-
-/** Pairs contacts of the two sides: same geoms, nearest position. */
-function paired(ours: Contact[], theirs: Contact[]): [Contact, Contact][] | undefined {
-  if (ours.length !== theirs.length) return undefined;
-  const left = [...theirs];
-  const pairs: [Contact, Contact][] = [];
-  for (const a of ours) {
-    const distance = (b: Contact) => Math.hypot(...a.pos.map((v, k) => v - b.pos[k]));
-    const same = left.filter((b) => b.geoms[0] === a.geoms[0] && b.geoms[1] === a.geoms[1]);
-    if (same.length === 0) return undefined;
-    const nearest = same.reduce((x, y) => distance(x) <= distance(y) ? x : y);
-    left.splice(left.indexOf(nearest), 1);
-    pairs.push([a, nearest]);
-  }
-  return pairs;
-}
-
 const title = `%s against MuJoCo (seed ${SEED})`;
 describe.each(["hopper", "walker"])(title, { timeout: 180_000 }, (name) => {
   let model: Model;
@@ -76,7 +28,7 @@ describe.each(["hopper", "walker"])(title, { timeout: 180_000 }, (name) => {
   let states: State[];
   let forwards: Forward[];
   let limits: string[][];
-  let nexts: { qpos: number[]; qvel: number[] }[];
+  let nexts: Next[];
   let weight: number;
 
   beforeAll(async () => {
@@ -138,29 +90,8 @@ describe.each(["hopper", "walker"])(title, { timeout: 180_000 }, (name) => {
     core.step(1);
     const after = core.get();
     for (let i = 0; i < COUNT; i++) {
-      const [a, b] = [ours[i], forwards[i]];
-      worst.add("qacc", relative(a.qacc, b.qacc, GRAVITY), i);
-      worst.add("qacc_smooth", relative(a.qaccSmooth, b.qaccSmooth, GRAVITY), i);
-      worst.add("qfrc_constraint", relative(a.qfrcConstraint, b.qfrcConstraint, weight), i);
-      worst.add("next qpos", relative(after.qpos[i], nexts[i].qpos, 1), i);
-      worst.add("next qvel", relative(after.qvel[i], nexts[i].qvel, 1), i);
-
-      const pairs = paired(a.contacts, b.contacts);
-      worst.add("number of contacts", pairs ? 0 : Infinity, i);
-      // All forces of a state share one scale: a small one beside a large one is only as exact.
-      const forces = (contacts: Contact[]) => contacts.flatMap((c) => c.force);
-      for (const [x, y] of pairs ?? []) {
-        worst.add("contact distance", Math.abs(x.dist - y.dist), i);
-        worst.add("contact position", relative(x.pos, y.pos, 1), i);
-        worst.add("contact frame", relative(x.frame, y.frame, 1), i);
-      }
-      if (pairs && pairs.length > 0) {
-        worst.add(
-          "contact force",
-          relative(forces(pairs.map(([x]) => x)), forces(pairs.map(([, y]) => y)), weight),
-          i,
-        );
-      }
+      compareForward(worst, i, ours[i], forwards[i], weight);
+      compareNext(worst, i, after[i], nexts[i]);
     }
     const statuses = core.status();
     expect(statuses.filter((bits) => bits & 3), "environments with faults").toEqual([]);
@@ -200,8 +131,8 @@ describe.each(["hopper", "walker"])(title, { timeout: 180_000 }, (name) => {
     const after = core.get();
     const worst = new Worst();
     starts.forEach((start, i) => {
-      worst.add("qpos", relative(after.qpos[i], start.end.qpos, 1), i);
-      worst.add("qvel", relative(after.qvel[i], start.end.qvel, 1), i);
+      worst.add("qpos", relative(after[i].qpos, start.end.qpos, 1), i);
+      worst.add("qvel", relative(after[i].qvel, start.end.qvel, 1), i);
     });
     console.log(
       JSON.stringify({ name, trajectories: starts.length, resting, worst: worst.table() }),
@@ -212,7 +143,7 @@ describe.each(["hopper", "walker"])(title, { timeout: 180_000 }, (name) => {
 
 interface Start extends State {
   contacts: number;
-  end: { qpos: number[]; qvel: number[] };
+  end: Next;
 }
 
 /**

@@ -5,6 +5,7 @@ import { readdir, readFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { type MaterialSchema, type Model, ModelSchema } from "@proto/sdpg/model/v1/model_pb.ts";
+import type { MjsElement, MjSpec, mjtObj } from "@mujoco/mujoco";
 import { type MjModel, type Mujoco, mujoco, objectName } from "./mujoco.ts";
 import { type Refusal, unsupportedFeatures } from "./unsupported.ts";
 
@@ -24,21 +25,36 @@ export class ModelError extends Error {
 export async function compileModel(mjcfPath: string): Promise<Model> {
   const loaded = await loadMjcf(mjcfPath);
   try {
-    const flags = await readSpec(loaded.mujoco, mjcfPath);
-    return toMessage(loaded.mujoco, loaded.model, flags, mjcfPath);
+    return toMessage(loaded, mjcfPath);
   } finally {
     loaded.model.delete();
   }
 }
 
-/** MuJoCo's own model of a supported MJCF file. The caller frees it with `model.delete()`. */
-export async function loadMjcf(mjcfPath: string): Promise<{ mujoco: Mujoco; model: MjModel }> {
+/** MuJoCo's own model of an MJCF file. */
+export interface LoadedModel {
+  mujoco: Mujoco;
+  model: MjModel;
+  /** Flags that these bindings show in the parsed file only, not in the compiled model; by id. */
+  joints: { actgravcomp: boolean; actfrclimited: boolean }[];
+  actuators: { actearly: boolean }[];
+}
+
+/** Loads a supported MJCF file. The caller frees the model with `model.delete()`. */
+export async function loadMjcf(mjcfPath: string): Promise<LoadedModel> {
   const mj = await mujoco();
   const files = await readFolder(mjcfPath);
-  const vfs = fileSystem(mj, files);
-  let model: MjModel;
+  const vfs = new mj.MjVFS();
+  let loaded: LoadedModel;
   try {
-    model = mj.MjModel.from_xml_path(basename(mjcfPath), vfs);
+    for (const [name, text] of files) vfs.addBuffer(name, new TextEncoder().encode(text));
+    const spec = mj.parseXMLString(files.get(basename(mjcfPath))!, vfs);
+    try {
+      const model = mj.mj_compile(spec, vfs);
+      loaded = { mujoco: mj, model, ...specFlags(mj, spec) };
+    } finally {
+      spec.delete();
+    }
   } catch (error) {
     throw new ModelError(
       describeXmlError(files, mjcfPath, String((error as Error).message)),
@@ -48,65 +64,44 @@ export async function loadMjcf(mjcfPath: string): Promise<{ mujoco: Mujoco; mode
     vfs.delete();
   }
 
-  const refusals = unsupportedFeatures(model, mj);
+  const refusals = unsupportedFeatures(loaded.model, mj);
   if (refusals.length > 0) {
-    model.delete();
+    loaded.model.delete();
     const lines = refusals.map((refusal) =>
       `${locate(files, mjcfPath, refusal)}: unsupported: ${refusal.element} ` +
       `'${refusal.name}': ${refusal.reason}`
     );
     throw new ModelError(lines.join("\n"), mjcfPath, refusals);
   }
-  return { mujoco: mj, model };
+  return loaded;
 }
 
-/** Flags that these bindings show in the parsed file only, not in the compiled model; by id. */
-interface SpecFlags {
-  joints: { actgravcomp: boolean; actfrclimited: boolean }[];
-  actuators: { actearly: boolean }[];
-}
-
-async function readSpec(mj: Mujoco, mjcfPath: string): Promise<SpecFlags> {
-  const files = await readFolder(mjcfPath);
-  const vfs = fileSystem(mj, files);
-  const spec = mj.parseXMLString(files.get(basename(mjcfPath))!, vfs);
-  try {
-    // Ids exist after compiling.
-    mj.mj_compile(spec, vfs).delete();
-    const flags: SpecFlags = { joints: [], actuators: [] };
+/** Of a spec that has been compiled, since ids exist only then. */
+function specFlags(mj: Mujoco, spec: MjSpec): Pick<LoadedModel, "joints" | "actuators"> {
+  const flags: ReturnType<typeof specFlags> = { joints: [], actuators: [] };
+  const visit = (type: { value: number }, use: (element: MjsElement, id: number) => void) => {
     for (
-      let at = mj.mjs_firstElement(spec, mj.mjtObj.mjOBJ_JOINT);
+      let at = mj.mjs_firstElement(spec, type as mjtObj);
       at;
       at = mj.mjs_nextElement(spec, at)
     ) {
-      const joint = mj.mjs_asJoint(at)!;
-      const range = joint.actfrcrange as Float64Array;
-      // 0, 1 or 2: automatic, limited when there is a range.
-      const choice = joint.actfrclimited.value;
-      flags.joints[mj.mjs_getId(at)] = {
-        actgravcomp: joint.actgravcomp,
-        actfrclimited: choice === 1 || (choice === 2 && (range[0] !== 0 || range[1] !== 0)),
-      };
+      use(at, mj.mjs_getId(at));
     }
-    for (
-      let at = mj.mjs_firstElement(spec, mj.mjtObj.mjOBJ_ACTUATOR);
-      at;
-      at = mj.mjs_nextElement(spec, at)
-    ) {
-      flags.actuators[mj.mjs_getId(at)] = { actearly: mj.mjs_asActuator(at)!.actearly };
-    }
-    return flags;
-  } finally {
-    spec.delete();
-    vfs.delete();
-  }
-}
-
-/** MuJoCo's view of the model's folder; the caller deletes it. */
-function fileSystem(mj: Mujoco, files: Map<string, string>) {
-  const vfs = new mj.MjVFS();
-  for (const [name, text] of files) vfs.addBuffer(name, new TextEncoder().encode(text));
-  return vfs;
+  };
+  visit(mj.mjtObj.mjOBJ_JOINT, (element, id) => {
+    const joint = mj.mjs_asJoint(element)!;
+    const [low, high] = joint.actfrcrange as Float64Array;
+    // 0, 1 or 2: automatic, limited when there is a range.
+    const choice = joint.actfrclimited.value;
+    flags.joints[id] = {
+      actgravcomp: joint.actgravcomp,
+      actfrclimited: choice === 1 || (choice === 2 && (low !== 0 || high !== 0)),
+    };
+  });
+  visit(mj.mjtObj.mjOBJ_ACTUATOR, (element, id) => {
+    flags.actuators[id] = { actearly: mj.mjs_asActuator(element)!.actearly };
+  });
+  return flags;
 }
 
 /** Sets `contentHash` to the SHA-256 of the message serialised with the field empty. */
@@ -117,7 +112,8 @@ export function sealModel(model: Model): Model {
 }
 
 /** Copies MuJoCo's arrays into the message. They are views of its heap, hence the copies. */
-function toMessage(mj: Mujoco, m: MjModel, spec: SpecFlags, path: string): Model {
+export function toMessage(loaded: LoadedModel, path: string): Model {
+  const { mujoco: mj, model: m } = loaded;
   const type = mj.mjtObj;
   const names = (kind: { value: number }, count: number) =>
     each(count, (i) => objectName(mj, m, kind.value, i));
@@ -176,8 +172,8 @@ function toMessage(mj: Mujoco, m: MjModel, spec: SpecFlags, path: string): Model
       solref: list(m.jnt_solref),
       solimp: list(m.jnt_solimp),
       stiffness: list(m.jnt_stiffness),
-      actgravcomp: spec.joints.map((joint) => flag(joint.actgravcomp)),
-      actfrclimited: spec.joints.map((joint) => flag(joint.actfrclimited)),
+      actgravcomp: loaded.joints.map((joint) => flag(joint.actgravcomp)),
+      actfrclimited: loaded.joints.map((joint) => flag(joint.actfrclimited)),
       actfrcrange: list(m.jnt_actfrcrange),
     },
     dofs: {
@@ -233,7 +229,7 @@ function toMessage(mj: Mujoco, m: MjModel, spec: SpecFlags, path: string): Model
       actnum: list(m.actuator_actnum),
       actlimited: each(m.nactuator, (i) => flag(m.actuator(i).actlimited)),
       actrange: list(m.actuator_actrange),
-      actearly: spec.actuators.map((actuator) => flag(actuator.actearly)),
+      actearly: loaded.actuators.map((actuator) => flag(actuator.actearly)),
     },
     sites: {
       name: names(type.mjOBJ_SITE, m.nsite),
@@ -409,7 +405,7 @@ async function readFolder(mjcfPath: string): Promise<Map<string, string>> {
 /** MuJoCo's message on one line, with the file and the line it names in front. */
 function describeXmlError(files: Map<string, string>, path: string, message: string): string {
   const text = message
-    .replace(/^MuJoCo Error: Loading error: /, "")
+    .replace(/^MuJoCo Error: ((Loading error|Could not create Spec from XML string): |Error: )/, "")
     .replace(/\s*\n\s*/g, " ").trim();
   const line = Number(/line(?: number)?[ =](\d+)/i.exec(text)?.[1] ?? 0);
   if (line > 0) return `${path}:${line}: ${text}`;
