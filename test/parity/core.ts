@@ -173,7 +173,11 @@ export class Core {
     this.lib.gpu_sim_physics_get(this.handle, qpos, qvel);
     const velocities = rows(qvel, this.nv);
     const activations = this.na > 0 ? this.getAct() : velocities.map(() => []);
-    return rows(qpos, this.nq).map((row, e) => ({ qpos: row, qvel: velocities[e], act: activations[e] }));
+    return rows(qpos, this.nq).map((row, e) => ({
+      qpos: row,
+      qvel: velocities[e],
+      act: activations[e],
+    }));
   }
 
   step(substeps: number): void {

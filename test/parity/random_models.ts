@@ -12,8 +12,8 @@ export const features = {
   floors: ["plane", "none"],
   condims: [1, 3],
   cones: ["pyramidal"],
-  integrators: ["Euler", "implicitfast"],
-  dynamics: ["none"],
+  integrators: ["Euler"],
+  dynamics: ["none", "integrator", "filter", "filterexact"],
   parts: [
     "exclude",
     "flag",
@@ -23,6 +23,7 @@ export const features = {
     "actuatorgravcomp",
     "ballmotor",
     "affinegain",
+    "actearly",
   ],
 };
 export const allFeatures = {

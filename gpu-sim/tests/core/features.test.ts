@@ -153,8 +153,8 @@ async function compare(name: string, xml: string, spread: number) {
     oracle.set(qpos[e], qvel[e], ctrl[e]);
     for (let s = 0; s < 3; s++) oracle.step();
     const reached = oracle.get();
-    errors.velocity = difference(after.qvel[e], reached.qvel, 1);
-    errors.position = difference(after.qpos[e], reached.qpos, 1);
+    errors.velocity = difference(after[e].qvel, reached.qvel, 1);
+    errors.position = difference(after[e].qpos, reached.qpos, 1);
     for (const [quantity, error] of Object.entries(errors)) {
       expect(error, `${name}: ${quantity} at state ${e}, seed ${SEED}`).toBeLessThan(1e-9);
       worst = Math.max(worst, error);
