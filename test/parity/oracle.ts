@@ -86,6 +86,21 @@ export class Oracle {
     };
   }
 
+  /** The largest generalised force at the last `forward` that no constraint exerts. */
+  largestForce(): number {
+    const { qfrc_bias, qfrc_passive, qfrc_actuator } = this.data;
+    return Math.max(
+      ...[qfrc_bias, qfrc_passive, qfrc_actuator].flatMap((f) =>
+        Array.from(f as Float64Array, Math.abs)
+      ),
+    );
+  }
+
+  /** Applies a generalised force in the next `forward` or `step` after `set`. */
+  push(force: number[]): void {
+    this.data.qfrc_applied.set(force);
+  }
+
   /**
    * Moves the model's masses, lengths and inertias by about `size` of each, up or down as `sign`
    * says, while `work` runs.

@@ -50,18 +50,25 @@ interface Answer {
   next: Next;
   /** See Oracle.terms(). */
   terms: number;
+  /** See Oracle.largestForce(). */
+  force: number;
   /** Size of the change of qvel in one step. */
   change: number;
 }
 
-function answerOf(oracle: Oracle, { qpos, qvel, act, ctrl }: State): Answer {
-  oracle.set(qpos, qvel, ctrl, act);
+function answerOf(oracle: Oracle, { qpos, qvel, act, ctrl }: State, push: number[] = []): Answer {
+  const set = () => {
+    oracle.set(qpos, qvel, ctrl, act);
+    oracle.push(push);
+  };
+  set();
   const forward = oracle.forward();
   const terms = oracle.terms();
-  oracle.set(qpos, qvel, ctrl, act);
+  const force = oracle.largestForce();
+  set();
   oracle.step();
   const change = oracle.timestep * Math.max(...forward.qacc.map(Math.abs));
-  return { forward, next: oracle.get(), terms, change };
+  return { forward, next: oracle.get(), terms, force, change };
 }
 
 function compare(worst: Worst, i: number, ours: Forward, after: Next, theirs: Answer, N: number) {
@@ -69,20 +76,24 @@ function compare(worst: Worst, i: number, ours: Forward, after: Next, theirs: An
   compareNext(worst, i, after, theirs.next, theirs.change);
 }
 
-/** How far MuJoCo's answer moves when state and model move by a unit of float32: worst of four. */
+/**
+ * How far MuJoCo's answer moves when state, model and forces move by a unit of float32: worst of
+ * four. What is computed in float32 cannot be closer than that.
+ */
 function sensitivityAt(oracle: Oracle, state: State, answer: Answer, weight: number): Worst {
   const worst = new Worst();
   for (let k = 0; k < 4; k++) {
     const draw = new Draw(k);
     const sign = () => draw.pick([-1, 1]);
     const moved = (x: number) => x + 2 ** -23 * Math.max(1, Math.abs(x)) * sign();
-    const { forward, next } = oracle.disturbed(2 ** -23, sign, () =>
-      answerOf(oracle, {
-        qpos: state.qpos.map(moved),
-        qvel: state.qvel.map(moved),
-        act: state.act.map(moved),
-        ctrl: state.ctrl.map(moved),
-      }));
+    const other = {
+      qpos: state.qpos.map(moved),
+      qvel: state.qvel.map(moved),
+      act: state.act.map(moved),
+      ctrl: state.ctrl.map(moved),
+    };
+    const push = state.qvel.map(() => 2 ** -23 * answer.force * sign());
+    const { forward, next } = oracle.disturbed(2 ** -23, sign, () => answerOf(oracle, other, push));
     compare(worst, 0, forward, next, answer, weight);
   }
   return worst;

@@ -10,29 +10,9 @@ export const features = {
   joints: ["free", "ball", "slide", "hinge"],
   geoms: ["sphere", "capsule"],
   floors: ["plane", "none"],
-  condims: [1, 3],
-  cones: ["pyramidal"],
-  integrators: ["Euler"],
-  dynamics: ["none", "integrator", "filter", "filterexact"],
-  parts: [
-    "exclude",
-    "flag",
-    "gravcomp",
-    "gap",
-    "actuatorfrcrange",
-    "actuatorgravcomp",
-    "ballmotor",
-    "affinegain",
-    "actearly",
-  ],
-};
-export const allFeatures = {
-  joints: ["free", "ball", "slide", "hinge"],
-  geoms: ["sphere", "capsule", "box", "cylinder", "ellipsoid"],
-  floors: ["plane", "hfield", "none"],
   condims: [1, 3, 4, 6],
   cones: ["pyramidal", "elliptic"],
-  integrators: ["Euler", "implicitfast"],
+  integrators: ["Euler"],
   dynamics: ["none", "integrator", "filter", "filterexact"],
   /** Springs, dry friction, contacts between bodies named by the model, weight taken off, … */
   parts: [

@@ -186,7 +186,25 @@ SDPG_FN void capsule_capsule(const Shape<P>& a, const Shape<P>& b, typename P::S
   P x1 = inside((bb * u - ab * v) / select(parallel, one, determinant));
   const P x2 = inside((v - ab * x1) / bb);
   x1 = inside((u - ab * x2) / aa);
-  const Touch<P> crossing = touch_at(x1, x2);
+  Touch<P> crossing = touch_at(x1, x2);
+  if constexpr (sizeof(T) == 4) {
+    // Where the axes nearly meet, the difference of the nearest points has lost its direction to
+    // rounding, and the common perpendicular of the axes is still exact.
+    const P radii = radius1 + radius2, apart = crossing.distance + radii;
+    const auto meeting = (abs(x1) < one) & (abs(x2) < one) & !parallel &
+                         (apart * apart * aa * bb < determinant * radii * radii);
+    if (any(meeting)) {
+      const Vec3<P> nearest1 = a.position + segment1 * x1, nearest2 = b.position + segment2 * x2;
+      Touch<P> exact;
+      exact.normal = cross(a.axis, b.axis);
+      normalize(&exact.normal, unit_x<P>());
+      const P signed_apart = dot(nearest2 - nearest1, exact.normal);
+      exact.normal = exact.normal * select(signed_apart < T(0), -one, one);
+      exact.distance = abs(signed_apart) - radii;
+      exact.position = nearest1 + exact.normal * (radius1 + exact.distance * P(T(0.5)));
+      crossing = select(meeting, exact, crossing);
+    }
+  }
   out.add(crossing, (crossing.distance < reach) & !parallel, 2);
   if (!any(parallel)) return;
 
