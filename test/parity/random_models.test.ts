@@ -21,7 +21,7 @@ import { Draw, randomModel, randomStates, type State } from "./random_models.ts"
 
 const [FIRST, LAST] = seedRange(process.env.SDPG_PARITY_MODELS ?? "0-499");
 const STATES = 8;
-const SLACK = 20;
+const SLACK = 64;
 const hopper = new URL("../../tasks/hopper/model.xml", import.meta.url);
 
 function seedRange(text: string): [number, number] {

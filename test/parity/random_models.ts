@@ -144,6 +144,7 @@ class Builder {
   private readonly geomNames: string[] = [];
   private readonly bodyNames: string[] = [];
   private readonly joints: { name: string; type: string }[] = [];
+  private readonly fixed = new Set<string>();
   private readonly condims: number[];
   private readonly geomTypes: string[];
 
@@ -161,7 +162,9 @@ class Builder {
   build(): Element {
     const { draw, allowed } = this;
     const floor = draw.pick(allowed.floors);
-    const world = [...this.floor(floor), ...this.trees()];
+    const world = this.floor(floor);
+    this.geomNames.forEach((name) => this.fixed.add(name));
+    world.push(...this.trees());
     const options = element("option", {
       timestep: draw.pick([0.001, 0.002, 0.005, 0.01]),
       gravity: draw.chance(0.3) ? draw.vector(8) : undefined,
@@ -425,6 +428,8 @@ class Builder {
       const seen = new Set<string>();
       for (let k = draw.whole(1, 4); k > 0; k--) {
         const [geom1, geom2] = two(this.geomNames);
+        // MuJoCo stops at a contact of two geoms that cannot move.
+        if (this.fixed.has(geom1) && this.fixed.has(geom2)) continue;
         const key = [geom1, geom2].sort().join();
         if (seen.has(key)) continue;
         seen.add(key);
