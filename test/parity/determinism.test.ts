@@ -72,7 +72,7 @@ function trajectoryHash(task: Task, place: number, environments: number, threads
     core.step(2);
     if (t % 20 !== 19) continue;
     const state = core.get();
-    hash.update(Float64Array.from([...state.qpos[place], ...state.qvel[place]]));
+    hash.update(Float64Array.from([...state[place].qpos, ...state[place].qvel]));
   }
   return hash.digest("hex");
 }
