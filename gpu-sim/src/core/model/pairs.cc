@@ -85,6 +85,7 @@ void Builder::add_pair(int g1, int g2, const std::string& what,
         p.friction_geom2 = parameters.friction_geom[1];
       }
   chain_of_pair(p);
+  if (p.dof_count == 0) return;  // nothing moves them against each other
   // The regularisation follows from the bodies' inverse weights and, in the kernel, the friction.
   const double weight = in.bodies().invweight0(2 * p.body1) + in.bodies().invweight0(2 * p.body2);
   contact_softness.push_back(
