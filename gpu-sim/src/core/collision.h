@@ -10,6 +10,8 @@
 #pragma once
 
 #include "core/collision_box.h"
+#include "core/collision_convex.h"
+#include "core/collision_hfield.h"
 #include "core/collision_round.h"
 #include "core/scratch.h"
 
@@ -109,6 +111,15 @@ SDPG_INLINE Shape<P> shape_of(const Scratch<P, Team>& s, int geom) {
 }
 
 template <class P, class Team>
+SDPG_FN void against_field(const Scratch<P, Team>& s, const Pair& pair, Form form,
+                           const Shape<P>& field, const Shape<P>& shape, typename P::Scalar reach,
+                           Touches<P>& out) {
+  const HeightField& heights = s.model.hfield[s.model.geom_hfield[pair.geom1]];
+  height_field_convex(heights, s.model.hfield_data + heights.begin, field, shape, form, reach,
+                      pair.contacts, out);
+}
+
+template <class P, class Team>
 SDPG_FN void narrow_phase(const Scratch<P, Team>& s, int pair_index, Touches<P>& out) {
   const Pair& pair = s.model.pair[pair_index];
   const typename P::Scalar reach = s.k.pair_reach[pair_index];
@@ -138,6 +149,32 @@ SDPG_FN void narrow_phase(const Scratch<P, Team>& s, int pair_index, Touches<P>&
       return capsule_box(a, b, reach, out);
     case PairKind::kBoxBox:
       return box_box(a, b, reach, out);
+    case PairKind::kSphereEllipsoid:
+      return convex_convex(a, Form::kPoint, b, Form::kEllipsoid, reach, out);
+    case PairKind::kCapsuleEllipsoid:
+      return convex_convex(a, Form::kSegment, b, Form::kEllipsoid, reach, out);
+    case PairKind::kCapsuleCylinder:
+      return convex_convex(a, Form::kSegment, b, Form::kCylinder, reach, out);
+    case PairKind::kEllipsoidEllipsoid:
+      return convex_convex(a, Form::kEllipsoid, b, Form::kEllipsoid, reach, out);
+    case PairKind::kEllipsoidCylinder:
+      return convex_convex(a, Form::kEllipsoid, b, Form::kCylinder, reach, out);
+    case PairKind::kEllipsoidBox:
+      return convex_convex(a, Form::kEllipsoid, b, Form::kBox, reach, out);
+    case PairKind::kCylinderCylinder:
+      return convex_convex(a, Form::kCylinder, b, Form::kCylinder, reach, out);
+    case PairKind::kCylinderBox:
+      return convex_convex(a, Form::kCylinder, b, Form::kBox, reach, out);
+    case PairKind::kHeightFieldSphere:
+      return against_field(s, pair, Form::kPoint, a, b, reach, out);
+    case PairKind::kHeightFieldCapsule:
+      return against_field(s, pair, Form::kSegment, a, b, reach, out);
+    case PairKind::kHeightFieldEllipsoid:
+      return against_field(s, pair, Form::kEllipsoid, a, b, reach, out);
+    case PairKind::kHeightFieldCylinder:
+      return against_field(s, pair, Form::kCylinder, a, b, reach, out);
+    case PairKind::kHeightFieldBox:
+      return against_field(s, pair, Form::kBox, a, b, reach, out);
   }
 }
 
@@ -153,6 +190,7 @@ SDPG_FN void collision(Scratch<P, Team>& s) {
       [&](int i, Touches<P>& touches) {
         const int pair = s.candidates[i];
         narrow_phase(s, pair, touches);
+        if (m.may_overflow) s.pair_overflow[i] = touches.overflow;
         // Touches between margin and margin + gap are sought but exert nothing.
         int kept = 0;
         for (int k = 0; k < touches.count; ++k) {
@@ -180,6 +218,8 @@ SDPG_FN void collision(Scratch<P, Team>& s) {
             set_frame(contact, touch.normal);
         }
       });
+  if (m.may_overflow)
+    s.overflow_lanes |= s.team.unite(0, candidates, [&](int i) { return s.pair_overflow[i]; });
 }
 
 SDPG_ISA_END

@@ -75,8 +75,8 @@ enum class NearestPart { kNone, kEnd, kEdge, kCorner };
 // `center` and `half_axis` in the box's frame. The second point is as far along the axis from the
 // nearest one as the axis stays above the face or edge that the capsule leans on.
 template <class T>
-SDPG_FN AxisPoints<T> capsule_on_box(const T* center, const T* half_axis, T half_length,
-                                     const T* box) {
+SDPG_RARE AxisPoints<T> capsule_on_box(const T* center, const T* half_axis, T half_length,
+                                       const T* box) {
   constexpr T huge = T(1e30);
   constexpr bool single = sizeof(T) == 4;
   NearestPart part = NearestPart::kNone;
@@ -408,7 +408,7 @@ SDPG_FN int touch_face(const Solid<T>& owner, const Solid<T>& other, const T* r,
 }
 
 template <class T>
-SDPG_FN int box_box_lane(const Solid<T>& a, const Solid<T>& b, T reach, Point<T>* out) {
+SDPG_RARE int box_box_lane(const Solid<T>& a, const Solid<T>& b, T reach, Point<T>* out) {
   constexpr bool single = sizeof(T) == 4;
   T r[9], back[9], offset[3], offset_back[3];
   for (int i = 0; i < 3; ++i)

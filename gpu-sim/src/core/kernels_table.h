@@ -67,6 +67,7 @@ void table_step(const Model& model, const BlockView& view, void* memory, int sub
   }
   *s.kept_contact_count = s.contact_count;
   set_status<P>(view, s.bad_lanes, kNonFinite);
+  set_status<P>(view, s.overflow_lanes, kOverflow);
   set_status<P>(view, not_converged & ~s.bad_lanes, kNotConverged);
 }
 
@@ -94,6 +95,7 @@ void table_forward(const Model& model, const BlockView& view, void* memory, void
     static_cast<P*>(qfrc_constraint)[i] = s.qfrc_constraint[i];
   }
   set_status<P>(view, not_converged, kNotConverged);
+  set_status<P>(view, s.overflow_lanes, kOverflow);
 }
 
 template <class P, class Team>

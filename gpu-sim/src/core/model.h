@@ -15,6 +15,7 @@ inline constexpr int kMaxBodies = 256;
 inline constexpr int kMaxDofs = 128;
 inline constexpr int kMaxGeoms = 512;
 inline constexpr int kMaxPairs = 4096;
+inline constexpr int kMaxFieldPoints = 4096;  // rows and columns of a height field
 
 // Integrators, with mjtIntegrator's numbers.
 enum class Integrator : std::int32_t { kEuler = 0, kImplicitFast = 3 };
@@ -43,6 +44,19 @@ enum class PairKind : std::int32_t {
   kCapsuleCapsule,
   kCapsuleBox,
   kBoxBox,
+  kSphereEllipsoid,
+  kCapsuleEllipsoid,
+  kCapsuleCylinder,
+  kEllipsoidEllipsoid,
+  kEllipsoidCylinder,
+  kEllipsoidBox,
+  kCylinderCylinder,
+  kCylinderBox,
+  kHeightFieldSphere,
+  kHeightFieldCapsule,
+  kHeightFieldEllipsoid,
+  kHeightFieldCylinder,
+  kHeightFieldBox,
 };
 
 // Two geoms that may touch.
@@ -59,6 +73,13 @@ struct Pair {
   // Geoms whose friction, the larger of the two, is the pair's; -1 where it is Constants::friction
   // for all environments.
   int friction_geom1, friction_geom2;
+};
+
+// A grid of heights; row r and column c at x = (2 c / (ncol - 1) - 1) size[0], y likewise with size[1]
+// and r, z = size[2] times Model::hfield_data[begin + r ncol + c]. Solid down to -size[3].
+struct HeightField {
+  int nrow, ncol, begin;
+  double size[4];  // m
 };
 
 // Consecutive pairs between the same two bodies, which one test of the broad phase can drop.
@@ -204,6 +225,10 @@ struct Model {
   int used_geoms;
   const int* geom_turned;  // [ngeom] index into geom_turn where all axes count, else -1
   int turned_geoms;
+  const int* geom_hfield;  // [ngeom] index into hfield of a height field, else -1
+  const HeightField* hfield;
+  const float* hfield_data;
+  bool may_overflow;             // some pair may touch in more places than it has contacts
   const PairGroup* pair_group;  // [npair_group]
   int npair_group;
   const int* bounded_body;  // [bounded_bodies] bodies of some group

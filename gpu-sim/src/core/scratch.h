@@ -111,6 +111,7 @@ struct Scratch {
   P* geom_matrix;                                  // [turned_geoms*9]
   P* body_center;                                  // [nbody*3]
   int* candidates;                                 // [npair] pairs left by the broad phase
+  std::uint32_t* pair_overflow;                    // [npair] lanes with too many touches
   P* gravity_force;                                // [nv] of gravity compensation
   P *actuator_input, *actuator_force;              // [nu] control or activation; scalar force
   P *act_dot, *new_act;                            // [na]
@@ -120,6 +121,7 @@ struct Scratch {
   P *mass_qacc, *gradient, *search, *mass_search;  // [nv]
   P *new_qpos, *new_qvel;                          // [nq], [nv]
   std::uint32_t bad_lanes = 0;                     // lanes that met a non-finite or huge number
+  std::uint32_t overflow_lanes = 0;  // lanes in which a pair touches in too many places
 
   Items<Contact<P>> contacts;  // [max_contacts]
   Limit<P>* limits;            // [max_limits]
@@ -153,6 +155,7 @@ struct Scratch {
     cut(geom_matrix, static_cast<unsigned>(m.turned_geoms) * 9);
     cut(body_center, nb * 3);
     cut(candidates, static_cast<unsigned>(m.npair));
+    cut(pair_overflow, m.may_overflow ? static_cast<unsigned>(m.npair) : 0u);
     cut(gravity_force, m.has_gravcomp ? nv : 0);
     cut(actuator_input, static_cast<unsigned>(m.nu));
     cut(actuator_force, static_cast<unsigned>(m.nu));

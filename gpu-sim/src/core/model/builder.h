@@ -99,6 +99,7 @@ class Builder {
     tree();
     joints();
     geoms();
+    hfields();
     pairs();
     bounds();
     patterns();
@@ -173,6 +174,7 @@ class Builder {
   void tree();        // bodies.cc
   void joints();      // joints.cc
   void geoms();       // geoms.cc
+  void hfields();     // collision.cc
   void pairs();       // pairs.cc
   void bounds();      // collision.cc
   void patterns();    // patterns.cc
@@ -183,9 +185,10 @@ class Builder {
   // `margin` as in the model, `inverse_weight` of the regularisation.
   Softness<double> soften(const std::string& what, const double* ref, const double* imp,
                           double margin, double inverse_weight) const;
-  void check_shape(int geom) const;            // geoms.cc
-  void choose_narrow_phase(Pair& pair) const;  // collision.cc
-  double bounding_radius(int geom) const;      // collision.cc
+  void check_shape(int geom) const;                          // geoms.cc
+  void choose_narrow_phase(Pair& pair, double reach) const;  // collision.cc
+  int field_contacts(const Pair& pair, double reach) const;  // collision.cc
+  double bounding_radius(int geom) const;                    // collision.cc
   // Mixed from the two geoms (contact_parameters.cc).
   ContactParameters mixed_parameters(int g1, int g2) const;
   // Of the explicit pair `index` (contact_parameters.cc).

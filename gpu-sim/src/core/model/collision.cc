@@ -8,13 +8,13 @@
 
 namespace sdpg::core {
 
-void Builder::choose_narrow_phase(Pair& p) const {
+void Builder::choose_narrow_phase(Pair& p, double reach) const {
   struct Row {
     int type1, type2;
     PairKind kind;
     int contacts;
   };
-  static constexpr std::array<Row, 12> kTable = {{
+  static constexpr std::array<Row, 25> kTable = {{
       {kPlane, kSphere, PairKind::kPlaneSphere, 1},
       {kPlane, kCapsule, PairKind::kPlaneCapsule, 2},
       {kPlane, kEllipsoid, PairKind::kPlaneEllipsoid, 1},
@@ -27,16 +27,85 @@ void Builder::choose_narrow_phase(Pair& p) const {
       {kCapsule, kCapsule, PairKind::kCapsuleCapsule, 2},
       {kCapsule, kBox, PairKind::kCapsuleBox, 2},
       {kBox, kBox, PairKind::kBoxBox, 8},
+      {kSphere, kEllipsoid, PairKind::kSphereEllipsoid, 1},
+      {kCapsule, kEllipsoid, PairKind::kCapsuleEllipsoid, 1},
+      {kCapsule, kCylinder, PairKind::kCapsuleCylinder, 5},
+      {kEllipsoid, kEllipsoid, PairKind::kEllipsoidEllipsoid, 1},
+      {kEllipsoid, kCylinder, PairKind::kEllipsoidCylinder, 1},
+      {kEllipsoid, kBox, PairKind::kEllipsoidBox, 1},
+      {kCylinder, kCylinder, PairKind::kCylinderCylinder, 5},
+      {kCylinder, kBox, PairKind::kCylinderBox, 5},
+      {kHeightField, kSphere, PairKind::kHeightFieldSphere, 0},
+      {kHeightField, kCapsule, PairKind::kHeightFieldCapsule, 0},
+      {kHeightField, kEllipsoid, PairKind::kHeightFieldEllipsoid, 0},
+      {kHeightField, kCylinder, PairKind::kHeightFieldCylinder, 0},
+      {kHeightField, kBox, PairKind::kHeightFieldBox, 0},
   }};
   const int type1 = in.geoms().type(p.geom1), type2 = in.geoms().type(p.geom2);
   for (const Row& row : kTable) {
     if (row.type1 != type1 || row.type2 != type2) continue;
     p.kind = row.kind;
-    p.contacts = row.contacts;
+    p.contacts = row.contacts > 0 ? row.contacts : field_contacts(p, reach);
     return;
   }
   refuse("unsupported: " + geom(p.geom1) + " against " + geom(p.geom2) +
          ": their shapes are not collided with each other; exclude the pair");
+}
+
+// One contact per prism under the geom, but MuJoCo's limit of contacts per pair at most; a lane
+// that meets more is faulted.
+int Builder::field_contacts(const Pair& p, double reach) const {
+  constexpr double kMost = 50;  // mjMAXCONPAIR
+  const pb::HeightField& field = in.hfields(in.geoms().dataid(p.geom1));
+  const double across = 2 * (bounding_radius(p.geom2) + reach);
+  const auto cells = [&](int points, double half) {
+    return std::min(points - 1.0, std::floor(across / (2 * half / (points - 1))) + 2);
+  };
+  const double prisms = 2 * cells(field.ncol(), field.size(0)) * cells(field.nrow(), field.size(1));
+  out->may_overflow = out->may_overflow || prisms > kMost;
+  return static_cast<int>(std::min(prisms, kMost));
+}
+
+void Builder::hfields() {
+  std::vector<HeightField> fields;
+  std::vector<float> data;
+  for (const pb::HeightField& from : in.hfields()) {
+    const std::string what = "hfield '" + from.name() + "'";
+    const int nrow = from.nrow(), ncol = from.ncol();
+    if (nrow < 2 || ncol < 2 || nrow > kMaxFieldPoints || ncol > kMaxFieldPoints)
+      refuse(what + ": expected 2 to " + std::to_string(kMaxFieldPoints) +
+             " rows and columns, got " + std::to_string(nrow) + " by " + std::to_string(ncol));
+    if (from.data_size() != nrow * ncol)
+      refuse(what + ": expected " + std::to_string(nrow * ncol) + " heights, got " +
+             std::to_string(from.data_size()));
+    if (from.size_size() != 4)
+      refuse(what + ": expected 4 sizes, got " + std::to_string(from.size_size()));
+    HeightField field{nrow, ncol, static_cast<int>(data.size()), {}};
+    for (int k = 0; k < 4; ++k) {
+      field.size[k] = from.size(k);
+      if (!(from.size(k) > 0 && std::isfinite(from.size(k))))
+        refuse(what + ": expected a size above 0, got " + number(from.size(k)));
+    }
+    for (const float height : from.data()) {
+      if (!(height >= 0 && height <= 1))
+        refuse(what + ": expected heights from 0 to 1, got " + number(height));
+      data.push_back(height);
+    }
+    fields.push_back(field);
+  }
+  const pb::Geoms& g = in.geoms();
+  std::vector<int> of_geom(ngeom, -1);
+  for (int i = 0; i < ngeom; ++i) {
+    if (g.type(i) != kHeightField) continue;
+    const int at = i < g.dataid_size() ? g.dataid(i) : -1;
+    if (at < 0 || at >= in.hfields_size())
+      refuse(geom(i) + ": its height field " + std::to_string(at) + " is not one of " +
+             std::to_string(in.hfields_size()) + "; compile the model again");
+    of_geom[i] = at;
+  }
+  out->geom_hfield = out->own(of_geom);
+  out->hfield = out->own(fields);
+  out->hfield_data = out->own(data);
 }
 
 // Of the sphere around the geom's position; below 0 for none.

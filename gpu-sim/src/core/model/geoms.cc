@@ -63,10 +63,10 @@ void Builder::check_shape(int i) const {
   static const char* names[kGeomTypes] = {"plane",    "hfield", "sphere", "capsule", "ellipsoid",
                                           "cylinder", "box",    "mesh",   "sdf"};
   static const int sizes[kGeomTypes] = {0, 0, 1, 2, 3, 2, 3, 0, 0};
-  if (type == kHeightField || type > kBox)
+  if (type > kBox)
     refuse("unsupported: " + geom(i) + " of type " + names[type] +
-           " collides; use plane, sphere, capsule, ellipsoid, cylinder or box, or set contype and "
-           "conaffinity to 0");
+           " collides; use plane, hfield, sphere, capsule, ellipsoid, cylinder or box, or set "
+           "contype and conaffinity to 0");
   for (int k = 0; k < sizes[type]; ++k)
     if (!(g.size(3 * i + k) > 0))
       refuse(geom(i) + ": expected a size above 0, got " + number(g.size(3 * i + k)) + " as the " +

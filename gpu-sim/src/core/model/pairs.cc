@@ -25,7 +25,8 @@ void Builder::pairs() {
         for (int g2 = in.bodies().geomadr(b2), k = 0; k < in.bodies().geomnum(b2); ++k, ++g2) {
           if (!(g.contype(g1) & g.conaffinity(g2)) && !(g.contype(g2) & g.conaffinity(g1)))
             continue;
-          if (g.type(g1) == kPlane && g.type(g2) == kPlane) continue;  // never touch each other
+          if (g.type(g1) <= kHeightField && g.type(g2) <= kHeightField)
+            continue;  // planes and height fields never touch each other
           if (taken.count({std::min(g1, g2), std::max(g1, g2)})) continue;
           add_pair(g1, g2, geom(g1) + " and " + geom(g2), mixed_parameters(g1, g2));
         }
@@ -75,7 +76,7 @@ void Builder::add_pair(int g1, int g2, const std::string& what,
   p.geom2 = g2;
   p.body1 = g.bodyid(g1);
   p.body2 = g.bodyid(g2);
-  choose_narrow_phase(p);
+  choose_narrow_phase(p, parameters.margin + parameters.gap);
   p.condim = parameters.condim;
   p.friction_geom1 = p.friction_geom2 = -1;
   for (const int from : parameters.friction_geom)
