@@ -94,7 +94,9 @@ Status Batch::create(const sim::v1::CreateBatchRequest& request, const CreateOpt
   std::unique_ptr<Batch> batch(new Batch);
   std::string error;
   batch->model_ = core::make_model(request.model(), &error);
-  if (!batch->model_) return refuse(kInvalidArgument, "model: %s", error.c_str());
+  // Lines about the model as a whole say so themselves.
+  const char* const about = error.rfind("model: ", 0) == 0 ? "" : "model: ";
+  if (!batch->model_) return refuse(kInvalidArgument, "%s%s", about, error.c_str());
   const task::ModelSizes model_sizes{core::nq(*batch->model_),
                                      core::nv(*batch->model_),
                                      core::nu(*batch->model_),

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <random>
 #include <set>
@@ -643,7 +644,9 @@ void randomise(sim::v1::CreateBatchRequest* request, task::v1::ParameterField fi
   seen->set_length(1);
   seen->set_index(slot);
   auto* observation = task->add_observations();
-  observation->set_name(std::string("parameter ").append(std::to_string(slot)));
+  char name[32];
+  std::snprintf(name, sizeof name, "parameter %u", slot);
+  observation->set_name(name);
   observation->set_start(r);
   observation->set_length(1);
   observation->set_privileged(true);

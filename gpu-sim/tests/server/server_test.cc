@@ -304,11 +304,6 @@ TEST_F(ServerTest, RefusesWhatBreaksTheProtocolAndKeepsTheBatch) {
          s.begin(0);
          s.step(0, 0, 5);
        }},
-      {"step: mean[0, 0] is nan, not a finite number", grpc::StatusCode::INVALID_ARGUMENT,
-       [](Stream& s) {
-         s.begin(0);
-         s.step(0, NAN);
-       }},
       {"sequence: expected 1, got 5", grpc::StatusCode::INVALID_ARGUMENT,
        [](Stream& s) {
          s.begin(0);
@@ -338,6 +333,68 @@ TEST_F(ServerTest, RefusesWhatBreaksTheProtocolAndKeepsTheBatch) {
   EXPECT_TRUE(good.begin(1));
   EXPECT_TRUE(good.read().has_begun());
   EXPECT_TRUE(good.finish().ok());
+}
+
+TEST_F(ServerTest, FaultsTheGroupsOfMeansThatAreNotFiniteAndGoesOn) {
+  const auto batch = create(v1::TRANSPORT_INLINE);
+  Stream stream(*stub_, batch.batch_id());
+  ASSERT_TRUE(stream.begin(0));
+  EXPECT_TRUE(stream.read().has_begun());
+  ASSERT_TRUE(stream.step(0, NAN));
+  EXPECT_EQ(stream.read().stepped().faults(), kNominals * 4);
+  ASSERT_TRUE(stream.step(1));
+  EXPECT_EQ(stream.read().stepped().faults(), 0u);
+  EXPECT_TRUE(stream.finish().ok());
+  grpc::ClientContext context;
+  v1::DescribeBatchRequest request;
+  request.set_batch_id(batch.batch_id());
+  v1::DescribeBatchResponse described;
+  ASSERT_TRUE(stub_->DescribeBatch(&context, request, &described).ok());
+  EXPECT_EQ(described.faults().at(v1::FAULT_BIT_NON_FINITE), kNominals * 4);
+}
+
+TEST_F(ServerTest, RefusesAModelByItsElementAndGoesOnServing) {
+  using Model = sdpg::model::v1::Model;
+  const struct {
+    const char* says;  // where the line begins
+    std::function<void(Model*)> edit;
+  } cases[] = {
+      {"model: unsupported: option solver 1", [](Model* m) { m->mutable_option()->set_solver(1); }},
+      {"model: unsupported: option density 1.2",
+       [](Model* m) { m->mutable_option()->set_density(1.2); }},
+      {"model: body 'thigh': moves but has no mass",
+       [](Model* m) {
+         m->mutable_bodies()->set_mass(2, 0);
+         for (int k = 6; k < 9; ++k) m->mutable_bodies()->set_inertia(k, 0);
+       }},
+      {"model: body 'thigh': expected mass at least 0",
+       [](Model* m) { m->mutable_bodies()->set_mass(2, -1); }},
+      {"model: geoms.size[3]: expected a finite number",
+       [](Model* m) { m->mutable_geoms()->set_size(3, NAN); }},
+      {"model: bodies.pos[5]: expected a finite number",
+       [](Model* m) { m->mutable_bodies()->set_pos(5, INFINITY); }},
+      {"model: at most 256 bodies are supported",
+       [](Model* m) {
+         while (m->bodies().name_size() <= 256) m->mutable_bodies()->add_name("more");
+       }},
+      {"model: at most 512 geoms are supported",
+       [](Model* m) {
+         while (m->geoms().name_size() <= 512) m->mutable_geoms()->add_name("more");
+       }},
+      {"model: option timestep", [](Model* m) { m->mutable_option()->set_timestep(NAN); }},
+  };
+  for (const auto& c : cases) {
+    auto request = hopper_request(kNominals, 3, 8);
+    c.edit(request.mutable_model());
+    grpc::ClientContext context;
+    v1::CreateBatchResponse response;
+    const grpc::Status status = stub_->CreateBatch(&context, request, &response);
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << c.says;
+    EXPECT_EQ(status.error_message().rfind(c.says, 0), 0u)
+        << "expected " << c.says << ", got " << status.error_message();
+    EXPECT_EQ(status.error_message().find('\n'), std::string::npos);
+  }
+  shared_segment(*stub_, create(v1::TRANSPORT_SHARED_MEMORY), 1);
 }
 
 TEST_F(ServerTest, AllowsOneStreamABatch) {
