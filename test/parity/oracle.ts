@@ -180,15 +180,17 @@ export class Oracle {
     }
   }
 
-  /** Height of the lowest point of the capsules and spheres at a configuration. */
+  /** Height of the lowest point of the colliding capsules and spheres at a configuration. */
   lowestPoint(qpos: number[]): number {
     this.set(qpos, Array(this.nv).fill(0), Array(this.nu).fill(0));
     this.mujoco.mj_kinematics(this.model, this.data);
     const { geom_xpos, geom_xmat } = this.data;
     let lowest = Infinity;
     for (let g = 0; g < this.model.ngeom; g++) {
-      if (this.model.geom_bodyid[g] === 0) continue;
-      const [radius, half] = [this.model.geom_size[3 * g], this.model.geom_size[3 * g + 1]];
+      const collides = this.model.geom_contype[g] !== 0 || this.model.geom_conaffinity[g] !== 0;
+      if (this.model.geom_bodyid[g] === 0 || !collides) continue;
+      const radius = this.model.geom_size[3 * g];
+      const half = this.model.geom_type[g] === 3 ? this.model.geom_size[3 * g + 1] : 0;
       const axisDown = Math.abs(geom_xmat[9 * g + 8]);
       lowest = Math.min(lowest, geom_xpos[3 * g + 2] - half * axisDown - radius);
     }

@@ -1,15 +1,17 @@
-// The core against MuJoCo, whose solver is run to convergence, for hopper and walker.
+// The core against MuJoCo, whose solver is run to convergence, for the robots of
+// our tasks.
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Model } from "@proto/sdpg/model/v1/model_pb.ts";
 import { compileModel, sealModel } from "@sdpg/common/model/compile.ts";
-import { compareForward, compareNext, GRAVITY, relative, Worst } from "./compare.ts";
+import { type Answer, answerOf, compare, judge } from "./answers.ts";
+import { GRAVITY, relative, Worst } from "./compare.ts";
 import { Core, type Forward, instructionSets, type Next } from "./core.ts";
 import { Oracle } from "./oracle.ts";
 import { generator, kinds, randomStates, type State } from "./states.ts";
 
 const SEED = Number(process.env.SDPG_PARITY_SEED ?? 2026);
-const COUNT = 200;
+const COUNT = 1000;
 
 const path = (name: string) =>
   fileURLToPath(new URL(`../../tasks/${name}/model.xml`, import.meta.url));
@@ -22,39 +24,24 @@ async function convergedModel(name: string): Promise<Model> {
 }
 
 const title = `%s against MuJoCo (seed ${SEED})`;
-describe.each(["hopper", "walker"])(title, { timeout: 180_000 }, (name) => {
+describe.each(["hopper", "walker", "ant", "humanoid"])(title, { timeout: 600_000 }, (name) => {
   let model: Model;
   let oracle: Oracle;
   let states: State[];
+  let answers: Answer[];
   let forwards: Forward[];
   let limits: string[][];
-  let nexts: Next[];
   let weight: number;
 
   beforeAll(async () => {
     model = await convergedModel(name);
     oracle = await Oracle.load(path(name));
-    const ranges = model.joints!.limited.flatMap((limited, i) =>
-      limited ? [model.joints!.range.slice(2 * i, 2 * i + 2) as [number, number]] : []
-    );
-    states = randomStates(oracle, ranges, COUNT, SEED);
+    states = randomStates(oracle, model, COUNT, SEED);
     weight = model.totalMass * GRAVITY;
-    forwards = [];
-    limits = [];
-    nexts = [];
-    let residual = 0;
-    for (const state of states) {
-      oracle.set(state.qpos, state.qvel, state.ctrl);
-      forwards.push(oracle.forward());
-      limits.push(oracle.activeLimits());
-      residual = Math.max(residual, oracle.residual());
-      oracle.set(state.qpos, state.qvel, state.ctrl);
-      oracle.step();
-      nexts.push(oracle.get());
-    }
-    // Otherwise a difference could be the oracle's.
-    expect(residual, "MuJoCo's own solver has not converged").toBeLessThan(1e-12);
-  }, 180_000);
+    answers = states.map((state) => answerOf(oracle, state));
+    forwards = answers.map(({ forward }) => forward);
+    limits = answers.map((answer) => answer.limits);
+  }, 600_000);
   afterAll(() => oracle?.[Symbol.dispose]());
 
   test("the states contain every kind of situation", () => {
@@ -69,18 +56,17 @@ describe.each(["hopper", "walker"])(title, { timeout: 180_000 }, (name) => {
       self: count((i) => forwards[i].contacts.some((c) => !c.geoms.includes(floor))),
     };
     console.log(JSON.stringify({ name, kinds: kinds.length, situations }));
-    expect(situations.free).toBeGreaterThan(10);
-    expect(situations.ground).toBeGreaterThan(60);
-    expect(situations.severalContacts).toBeGreaterThan(5);
-    expect(situations.deep).toBeGreaterThan(20);
-    expect(situations.limits).toBeGreaterThan(30);
-    if (name === "hopper") expect(situations.self).toBeGreaterThan(5);
+    expect(situations.free).toBeGreaterThan(50);
+    expect(situations.ground).toBeGreaterThan(300);
+    expect(situations.severalContacts).toBeGreaterThan(10);
+    expect(situations.deep).toBeGreaterThan(100);
+    expect(situations.limits).toBeGreaterThan(150);
+    if (["hopper", "humanoid"].includes(name)) expect(situations.self).toBeGreaterThan(25);
     else expect(situations.self).toBe(0);
   });
 
-  /** Compares one build of the core on all states; returns the worst errors. */
-  function compare(precision: "float32" | "float64", isa: string, compared = model): Worst {
-    const worst = new Worst();
+  /** Compares one build of the core on all states; returns what is out of tolerance. */
+  function differences(precision: "float32" | "float64", isa: string, compared = model): string[] {
     using core = new Core(compared, COUNT, precision, isa);
     const setStates = () =>
       core.set(states.map((s) => s.qpos), states.map((s) => s.qvel), states.map((s) => s.ctrl));
@@ -89,56 +75,70 @@ describe.each(["hopper", "walker"])(title, { timeout: 180_000 }, (name) => {
     setStates();
     core.step(1);
     const after = core.get();
-    for (let i = 0; i < COUNT; i++) {
-      compareForward(worst, i, ours[i], forwards[i], weight);
-      compareNext(worst, i, after[i], nexts[i]);
-    }
+    const all = new Worst();
+    const failures: string[] = [];
+    let sensitive = 0;
+    states.forEach((state, i) => {
+      const worst = compare(i, ours[i], after[i], answers[i], weight);
+      const judged = judge(precision, worst, oracle, state, answers[i], weight);
+      if (judged.sensitive) sensitive++;
+      else all.merge(worst);
+      failures.push(...judged.failures);
+    });
     const statuses = core.status();
     expect(statuses.filter((bits) => bits & 3), "environments with faults").toEqual([]);
     const { tolerance } = compared.option!;
-    console.log(JSON.stringify({ name, precision, isa, tolerance, worst: worst.table() }));
-    return worst;
+    console.log(
+      JSON.stringify({ name, precision, isa, tolerance, sensitive, worst: all.table() }),
+    );
+    expect(sensitive).toBeLessThan(0.02 * COUNT);
+    return failures;
   }
 
   test("double agrees to 1e-10 with every instruction set", () => {
     const sets = instructionSets(model);
     expect(sets).toContain("generic");
     for (const isa of sets) {
-      expect(compare("float64", isa).above(1e-10), isa).toEqual([]);
+      expect(differences("float64", isa), isa).toEqual([]);
     }
   });
 
   test("float32 agrees to 1e-4 with every instruction set", () => {
     for (const isa of instructionSets(model)) {
-      expect(compare("float32", isa).above(1e-4), isa).toEqual([]);
+      expect(differences("float32", isa), isa).toEqual([]);
     }
   });
 
   test("float32 agrees to 1e-4 with the solver settings the model is trained with", async () => {
     const shipped = await compileModel(path(name));
     expect(shipped.option!.tolerance).toBeGreaterThan(0);
-    expect(compare("float32", "", shipped).above(1e-4)).toEqual([]);
+    expect(differences("float32", "", shipped)).toEqual([]);
   });
 
-  test("float32 trajectories of 100 steps agree to 1e-2 where no contact switches", () => {
-    const starts = steadyStarts(oracle, states, 30);
-    const resting = starts.filter((start) => start.contacts > 0).length;
-    expect(starts.length).toBe(30);
-    expect(resting).toBe(15);
-    using core = new Core(model, starts.length, "float32");
-    core.set(starts.map((s) => s.qpos), starts.map((s) => s.qvel), starts.map((s) => s.ctrl));
-    core.step(100);
-    const after = core.get();
-    const worst = new Worst();
-    starts.forEach((start, i) => {
-      worst.add("qpos", relative(after[i].qpos, start.end.qpos, 1), i);
-      worst.add("qvel", relative(after[i].qvel, start.end.qvel, 1), i);
-    });
-    console.log(
-      JSON.stringify({ name, trajectories: starts.length, resting, worst: worst.table() }),
-    );
-    expect(worst.above(1e-2)).toEqual([]);
-  });
+  // A free robot rarely comes to rest, and then on many contacts that go on and off.
+  const planar = ["hopper", "walker"].includes(name);
+  test.runIf(planar)(
+    "float32 trajectories of 100 steps agree to 1e-2 in a steady set of contacts",
+    () => {
+      const starts = steadyStarts(oracle, states, 30);
+      const resting = starts.filter((start) => start.contacts > 0).length;
+      expect(starts.length).toBe(30);
+      expect(resting).toBe(15);
+      using core = new Core(model, starts.length, "float32");
+      core.set(starts.map((s) => s.qpos), starts.map((s) => s.qvel), starts.map((s) => s.ctrl));
+      core.step(100);
+      const after = core.get();
+      const worst = new Worst();
+      starts.forEach((start, i) => {
+        worst.add("qpos", relative(after[i].qpos, start.end.qpos, 1), i);
+        worst.add("qvel", relative(after[i].qvel, start.end.qvel, 1), i);
+      });
+      console.log(
+        JSON.stringify({ name, trajectories: starts.length, resting, worst: worst.table() }),
+      );
+      expect(worst.above(1e-2)).toEqual([]);
+    },
+  );
 });
 
 interface Start extends State {

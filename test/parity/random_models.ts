@@ -2,17 +2,18 @@
 // to have, each present in a part of the models. Numbers are chosen so that the dynamics stay well
 // conditioned (parts of 3 to 20 cm and the densities of wood to steel); everything else is free.
 import type { Model } from "@proto/sdpg/model/v1/model_pb.ts";
+import type { Situation } from "./answers.ts";
 import { type Element, element, type Value } from "./mjcf.ts";
 import { generator } from "./states.ts";
 
 /** What may appear in a model. */
 export const features = {
   joints: ["free", "ball", "slide", "hinge"],
-  geoms: ["sphere", "capsule"],
+  geoms: ["sphere", "capsule", "box"],
   floors: ["plane", "none"],
   condims: [1, 3, 4, 6],
   cones: ["pyramidal", "elliptic"],
-  integrators: ["Euler"],
+  integrators: ["Euler", "implicitfast"],
   dynamics: ["none", "integrator", "filter", "filterexact"],
   /** Springs, dry friction, contacts between bodies named by the model, weight taken off, … */
   parts: [
@@ -74,19 +75,11 @@ export function randomModel(seed: number, allowed: Features = features): Element
   return new Builder(seed, allowed).build();
 }
 
-/** State and input to compare on. */
-export interface State {
-  qpos: number[];
-  qvel: number[];
-  act: number[];
-  ctrl: number[];
-}
-
 /**
  * States of a model, in float32 numbers. What a joint or an actuator draws depends on its name, not
  * on its place, so that it stays when the shrinker removes others.
  */
-export function randomStates(model: Model, seed: number, count: number): State[] {
+export function randomStates(model: Model, seed: number, count: number): Required<Situation>[] {
   const joints = model.joints!;
   const actuators = model.actuators!;
   return Array.from({ length: count }, (_, k) => {

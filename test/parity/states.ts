@@ -1,4 +1,5 @@
 // States the parity tests compare on: seeded, and of every kind that the dynamics distinguishes.
+import type { Model } from "@proto/sdpg/model/v1/model_pb.ts";
 import type { Oracle } from "./oracle.ts";
 
 /** Kinds of states, drawn in turn. */
@@ -25,18 +26,22 @@ export function generator(seed: number): () => number {
 }
 
 /**
- * Random states of a planar robot whose coordinates are x, z, pitch and then limited hinges.
- * Heights are chosen so that the lowest point of the robot is where the kind wants it. All
- * numbers are float32 values, so that both precisions are given the same state.
+ * Random states of a robot whose root is either a slide along x, one along z and a pitch, or free,
+ * followed by limited hinges. Heights are chosen so that the lowest point of what collides is where
+ * the kind wants it. All numbers are float32 values, so that both precisions are given the same state.
  */
 export function randomStates(
   oracle: Oracle,
-  ranges: [number, number][],
+  model: Model,
   count: number,
   seed: number,
 ): State[] {
   const next = generator(seed);
   const between = (low: number, high: number) => low + (high - low) * next();
+  const { type, limited, range } = model.joints!;
+  const free = type[0] === 0;
+  const height = free ? 2 : 1;
+  const ranges = limited.flatMap((has, j) => has ? [range.slice(2 * j, 2 * j + 2)] : []);
   return Array.from({ length: count }, (_, i) => {
     const kind = kinds[i % kinds.length];
     const joints = ranges.map(([low, high]) => {
@@ -45,7 +50,10 @@ export function randomStates(
       if (kind === "folded") return low + (high - low) * (next() < 0.7 ? 0.1 * next() : next());
       return between(low, high);
     });
-    const qpos = [between(-5, 5), 0, between(-Math.PI, Math.PI), ...joints].map(Math.fround);
+    const root = free
+      ? [between(-5, 5), between(-5, 5), 0, ...rotation(next)]
+      : [between(-5, 5), 0, between(-Math.PI, Math.PI)];
+    const qpos = [...root, ...joints].map(Math.fround);
     const gap = {
       air: 0.5,
       touching: -0.01 * next(),
@@ -54,14 +62,21 @@ export function randomStates(
       folded: 0,
     };
     const lift = kind === "limit" || kind === "folded" ? between(-0.02, 0.5) : gap[kind];
-    qpos[1] = Math.fround(lift - oracle.lowestPoint(qpos));
+    qpos[height] = Math.fround(lift - oracle.lowestPoint(qpos));
     const speed = [0.5, 3, 10][i % 3];
     return {
       kind,
       qpos,
-      qvel: qpos.map(() => Math.fround(between(-speed, speed))),
+      qvel: Array.from({ length: oracle.nv }, () => Math.fround(between(-speed, speed))),
       // A little beyond the range of the controls, to see them clamped.
       ctrl: Array.from({ length: oracle.nu }, () => Math.fround(between(-1.2, 1.2))),
     };
   });
+}
+
+/** A random unit quaternion, uniform over all rotations (Shoemake). */
+function rotation(next: () => number): number[] {
+  const [u, a, b] = [next(), 2 * Math.PI * next(), 2 * Math.PI * next()];
+  const [r, s] = [Math.sqrt(1 - u), Math.sqrt(u)];
+  return [r * Math.sin(a), r * Math.cos(a), s * Math.sin(b), s * Math.cos(b)];
 }
