@@ -204,14 +204,15 @@ struct Model {
   const int *level_begin, *level_body;
   const int *child_begin, *child;
 
-  const JointType* jnt_type;        // [njnt]
-  const int* jnt_qposadr;           // [njnt] first of its positions
-  const int* jnt_dofadr;            // [njnt] first of its degrees of freedom
-  const int* jnt_bodyid;            // [njnt]
-  const int* dof_bodyid;            // [nv]
-  const int* dof_jntid;             // [nv]
-  const std::uint8_t* dof_angular;  // [nv] see is_angular()
-  const int* spring_jnt;            // [nspring] joints with stiffness
+  const JointType* jnt_type;         // [njnt]
+  const int* jnt_qposadr;            // [njnt] first of its positions
+  const int* jnt_dofadr;             // [njnt] first of its degrees of freedom
+  const int* jnt_bodyid;             // [njnt]
+  const int* dof_bodyid;             // [nv]
+  const int* dof_jntid;              // [nv]
+  const std::uint8_t* dof_angular;   // [nv] see is_angular()
+  const std::uint8_t* free_columns;  // [nv] ancestors that are translations of a free joint: 0 to 3
+  const int* spring_jnt;             // [nspring] joints with stiffness
   int nspring;
   const int* lone_jnt;  // [nlone] free joints of bodies that carry no joint; only for implicitfast
   int nlone;

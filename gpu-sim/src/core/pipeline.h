@@ -23,8 +23,7 @@ SDPG_FN std::uint32_t forward(Scratch<P, Team>& s) {
   passive_forces(s);
   actuator_forces(s);
   crb(s);
-  s.team.each(0, triangle(s.model.nv, 0), [&](int i) { s.mass_factor[i] = s.mass[i]; });
-  factor(s.team, s.model.mass, s.model.nv, s.mass_factor);
+  factor(s.team, s.model.mass, s.model.nv, s.mass, s.mass_factor);
   smooth_acceleration(s);
   constraint(s);
   return solve(s);
@@ -39,8 +38,10 @@ SDPG_FN void implicit_row(Scratch<P, Team>& s, int i) {
   const Model& m = s.model;
   const P h = P(s.k.timestep);
   P* row = s.mass_factor + triangle(i, 0);
-  for (int j = 0; j <= i; ++j) row[j] = s.mass[triangle(i, j)];
-  row[i] += h * parameter(s, Parameter::kDofDamping, i);
+  const P* mass = s.mass + triangle(i, 0);
+  for (int c = m.mass.begin[i]; c < m.mass.begin[i + 1]; ++c)
+    row[m.mass.col[c]] = mass[m.mass.col[c]];
+  row[i] = mass[i] + h * parameter(s, Parameter::kDofDamping, i);
   if (m.integrator != Integrator::kImplicitFast || !m.actuated) return;
   const int j = m.dof_jntid[i], first = m.jnt_dofadr[j];
   for (int n = m.jnt_act_begin[j]; n < m.jnt_act_begin[j + 1]; ++n) {
@@ -138,7 +139,7 @@ SDPG_FN void integrate(Scratch<P, Team>& s) {
       implicit_row(s, i);
       acceleration[i] = s.passive_and_applied[i] + s.qfrc_constraint[i];
     });
-    factor(s.team, m.mass, m.nv, s.mass_factor);
+    factor(s.team, m.mass, m.nv, s.mass_factor, s.mass_factor);
     solve_factored(s.team, m.mass, m.nv, s.mass_factor, acceleration);
     s.team.each(0, m.nlone, [&](int i) { solve_lone_body(s, m.lone_jnt[i], acceleration); });
   }

@@ -105,7 +105,7 @@ struct Scratch {
   P* velocity;            // [nbody*6]
   P* acceleration;        // [nbody*6] without qacc
   P* body_force;          // [nbody*6]
-  P *mass, *mass_factor;  // packed lower triangles; the factor has 1/D on its diagonal
+  P *mass, *mass_factor;  // packed lower triangles; the factor as factor() leaves it
   P* hessian;             // packed lower triangle, then factored with 1/D on its diagonal
   P *geom_position, *geom_axis;                    // [ngeom*3]
   P* geom_matrix;                                  // [turned_geoms*9]

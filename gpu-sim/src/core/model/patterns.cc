@@ -11,6 +11,11 @@ void Builder::patterns() {
     for (const int j : chain[out->dof_bodyid[i]])
       if (j < i) rows[i].insert(j);
   out->mass = pattern(rows);
+  std::vector<std::uint8_t> free_columns(nv);
+  for (int i = 0; i < nv; ++i)
+    for (const int j : rows[i])
+      free_columns[i] += joint_type[out->dof_jntid[j]] == JointType::kFree && !out->dof_angular[j];
+  out->free_columns = out->own(free_columns);
   for (int p = 0; p < out->npair; ++p)
     for (int a = 0; a < out->pair[p].dof_count; ++a)
       for (int b = 0; b < a; ++b)
