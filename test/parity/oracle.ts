@@ -203,8 +203,11 @@ export class Oracle {
     try {
       return Array.from({ length: list.size() }, (_, i) => {
         const contact = list.get(i)!;
-        // Within the gap it is found and exerts nothing; the core leaves such contacts out.
-        if (contact.exclude !== 0) {
+        // The core leaves out what exerts nothing, within the gap, and what cannot move anything.
+        const [body1, body2] = [contact.geom1, contact.geom2].map((g) =>
+          this.model.body_weldid[this.model.geom_bodyid[g]]
+        );
+        if (contact.exclude !== 0 || body1 === body2) {
           contact.delete();
           return [];
         }

@@ -9,7 +9,8 @@ import { generator } from "./states.ts";
 /** What may appear in a model. */
 export const features = {
   joints: ["free", "ball", "slide", "hinge"],
-  geoms: ["sphere", "capsule", "box"],
+  /** Of closed form in MuJoCo: cylinders against planes and spheres, ellipsoids against planes. */
+  geoms: ["sphere", "capsule", "box", "cylinder", "ellipsoid"],
   floors: ["plane", "none"],
   condims: [1, 3, 4, 6],
   cones: ["pyramidal", "elliptic"],
@@ -131,6 +132,16 @@ export function randomStates(model: Model, seed: number, count: number): Require
   });
 }
 
+/**
+ * Bits 1 and 2 let spheres meet cylinders and the floor meet cylinders and ellipsoids; what MuJoCo
+ * collides by its iterative solver, to 1e-6 at best, stays apart.
+ */
+const masks = {
+  sphere: { contype: 3 },
+  cylinder: { contype: 0, conaffinity: 2 },
+  ellipsoid: { contype: 0, conaffinity: 4 },
+};
+
 class Builder {
   private readonly draw: Draw;
   private readonly has: (part: string) => boolean;
@@ -138,6 +149,8 @@ class Builder {
   private readonly bodyNames: string[] = [];
   private readonly joints: { name: string; type: string }[] = [];
   private readonly fixed = new Set<string>();
+  private readonly apart = new Set<string>();
+  private readonly integrator: string;
   private readonly condims: number[];
   private readonly geomTypes: string[];
 
@@ -145,6 +158,7 @@ class Builder {
     this.draw = new Draw(seed);
     const present = new Set(allowed.parts.filter(() => this.draw.chance(0.4)));
     this.has = (part) => present.has(part);
+    this.integrator = this.draw.pick(allowed.integrators);
     // Half of the models keep to one condim, and to two shapes.
     this.condims = this.draw.chance(0.5) ? [this.draw.pick(allowed.condims)] : allowed.condims;
     this.geomTypes = this.draw.chance(0.5)
@@ -161,7 +175,7 @@ class Builder {
     const options = element("option", {
       timestep: draw.pick([0.001, 0.002, 0.005, 0.01]),
       gravity: draw.chance(0.3) ? draw.vector(8) : undefined,
-      integrator: draw.pick(allowed.integrators),
+      integrator: this.integrator,
       cone: draw.pick(allowed.cones),
       impratio: this.has("impratio") ? draw.pick([0.3, 2, 10]) : undefined,
     }, this.has("flag") ? [this.flags()] : []);
@@ -205,7 +219,7 @@ class Builder {
         hfield: type === "hfield" ? "hills" : undefined,
         quat: draw.chance(0.3) ? [1, ...draw.vector(0.1)] : undefined,
         ...this.surface(),
-        contype: 1,
+        contype: 7,
         conaffinity: 1,
       }));
     }
@@ -351,14 +365,17 @@ class Builder {
       box: [0, 0, 0].map(() => draw.between(0.03, 0.15)),
       ellipsoid: [0, 0, 0].map(() => draw.between(0.03, 0.15)),
     }[type];
+    const name = this.named("geom", this.geomNames);
+    if (type === "cylinder" || type === "ellipsoid") this.apart.add(name);
     return element("geom", {
-      name: this.named("geom", this.geomNames),
+      name,
       type,
       size,
       pos,
       quat: type === "sphere" || draw.chance(0.2) ? undefined : draw.direction(4),
       density: draw.between(300, 3000),
       ...this.surface(),
+      ...masks[type as keyof typeof masks],
     });
   }
 
@@ -381,8 +398,8 @@ class Builder {
       solimp: some(0.4, () => this.solimp()),
       margin,
       gap: this.has("gap") ? some(0.4, () => draw.between(0, 0.02)) : undefined,
-      contype: some(0.15, () => draw.whole(0, 3)),
-      conaffinity: some(0.15, () => draw.whole(0, 3)),
+      contype: some(0.15, () => draw.whole(0, 1)),
+      conaffinity: some(0.15, () => draw.whole(0, 1)),
     };
   }
 
@@ -417,10 +434,10 @@ class Builder {
         list.push(element("exclude", { body1, body2 }));
       }
     }
-    if (this.has("pair")) {
+    if (this.has("pair") && this.geomNames.length > this.apart.size + 1) {
       const seen = new Set<string>();
       for (let k = draw.whole(1, 4); k > 0; k--) {
-        const [geom1, geom2] = two(this.geomNames);
+        const [geom1, geom2] = two(this.geomNames.filter((name) => !this.apart.has(name)));
         // MuJoCo stops at a contact of two geoms that cannot move.
         if (this.fixed.has(geom1) && this.fixed.has(geom2)) continue;
         const key = [geom1, geom2].sort().join();
@@ -485,6 +502,8 @@ class Builder {
           return [element("velocity", { ...common, kv: draw.between(0.1, 8) })];
         default: {
           const dyntype = draw.pick(this.allowed.dynamics);
+          // A force that grows with the speed makes the matrix of implicitfast indefinite.
+          const rate = draw.between(-1, 1) * (this.integrator === "Euler" ? 3 : 1e-3);
           return [element("general", {
             ...common,
             dyntype,
@@ -494,7 +513,7 @@ class Builder {
               ? some(0.5, () => true)
               : undefined,
             ...(this.has("affinegain") && draw.chance(0.5)
-              ? { gaintype: "affine", gainprm: [draw.between(0, 10), ...draw.vector(3, 2)] }
+              ? { gaintype: "affine", gainprm: [draw.between(0, 10), draw.between(-3, 3), rate] }
               : { gainprm: draw.between(-10, 10) }),
             ...(draw.chance(0.5)
               ? {
