@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "batch/shared_memory.h"
+#include "cuda/device.h"
 #include "server/log.h"
 #include "server/options.h"
 #include "server/server.h"
@@ -55,6 +56,14 @@ int main(int argc, char** argv) {
     fprintf(stderr, "gpu-sim: %s\n", error.c_str());
     return 1;
   }
+  std::shared_ptr<cuda::Device> device;
+  if (options.cuda_device >= 0) {
+    device = cuda::Device::open(options.cuda_device, &error);
+    if (!device) {
+      fprintf(stderr, "gpu-sim: --device cuda: %s\n", error.c_str());
+      return 2;
+    }
+  }
   // What the libraries would say is in our own lines or in a call's status.
   setenv("GRPC_VERBOSITY", "NONE", 0);
   google::protobuf::SetLogHandler(nullptr);
@@ -77,6 +86,7 @@ int main(int argc, char** argv) {
   service.isa = options.isa;
   service.memory_limit_bytes = options.memory_limit_mb << 20;
   service.shared_memory = options.shared_memory;
+  service.device = device;
   const auto server = server::Server::start(options.listen, service, &error);
   if (!server) {
     fprintf(stderr, "gpu-sim: %s\n", error.c_str());

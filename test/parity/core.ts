@@ -5,7 +5,9 @@ import { toBinary } from "@bufbuild/protobuf";
 import { type Model, ModelSchema } from "@proto/sdpg/model/v1/model_pb.ts";
 import type { ParameterField } from "@proto/sdpg/task/v1/task_pb.ts";
 
-const path = fileURLToPath(new URL("../../build/gpu-sim/libgpu_sim.so", import.meta.url));
+// Another build of it can be tested: SDPG_GPU_SIM_LIBRARY, see `./sdpg test sanitize`.
+const path = Deno.env.get("SDPG_GPU_SIM_LIBRARY") ||
+  fileURLToPath(new URL("../../build/gpu-sim/libgpu_sim.so", import.meta.url));
 
 const symbols = {
   gpu_sim_physics_create: {

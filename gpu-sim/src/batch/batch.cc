@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "batch/philox.h"
+#include "cuda/device_batch.h"
 #include "sdpg/sim/v1/sim.pb.h"
 
 namespace sdpg::batch {
@@ -40,6 +41,13 @@ std::uint32_t count_of(const std::vector<std::uint32_t>& rows) {
   return static_cast<std::uint32_t>(rows.size());
 }
 
+// What stands for a table of kernels where a device computes.
+constexpr core::Kernels kOnDevice = {"cuda",        static_cast<int>(cuda::kLanes),
+                                     sizeof(float), nullptr,
+                                     nullptr,       nullptr,
+                                     nullptr,       nullptr,
+                                     nullptr};
+
 Status check_bounds(const sim::v1::ActionBounds& bounds) {
   const bool ordered = bounds.mean_low() <= bounds.mean_high() &&  // false for NaN
                        bounds.log_std_low() <= bounds.log_std_high();
@@ -64,6 +72,9 @@ std::uint64_t fingerprint(const void* bytes, std::size_t count, std::uint64_t ha
   for (std::size_t i = 0; i < count; ++i) hash = (hash ^ b[i]) * 0x100000001b3u;
   return hash;
 }
+
+Batch::Batch() = default;
+Batch::~Batch() = default;
 
 // ---- creation -----------------------------------------------------------------------------------
 
@@ -112,14 +123,20 @@ Status Batch::create(const sim::v1::CreateBatchRequest& request, const CreateOpt
     batch->model_ = core::make_model(request.model(), batch->program_->parameters, &error);
     if (!batch->model_) return refuse(kInvalidArgument, "task: parameters: %s", error.c_str());
   }
-  batch->kernels_ = core::select_kernels(request.precision() == sim::v1::PRECISION_FLOAT64
-                                             ? core::Precision::kFloat64
-                                             : core::Precision::kFloat32,
-                                         options.isa, &error);
+  if (options.device != nullptr && request.precision() == sim::v1::PRECISION_FLOAT64)
+    return refuse(kInvalidArgument, "precision: a CUDA device computes in float32 only");
+  if (options.device != nullptr)
+    batch->kernels_ = &kOnDevice;
+  else
+    batch->kernels_ = core::select_kernels(request.precision() == sim::v1::PRECISION_FLOAT64
+                                               ? core::Precision::kFloat64
+                                               : core::Precision::kFloat32,
+                                           options.isa, &error);
   if (batch->kernels_ == nullptr) return refuse(kFailedPrecondition, "%s", error.c_str());
-  batch->lane_kernels_ = select_lane_kernels(batch->kernels_->isa, batch->kernels_->lanes,
-                                             batch->kernels_->scalar_bytes);
-  if (batch->lane_kernels_ == nullptr)
+  if (options.device == nullptr)
+    batch->lane_kernels_ = select_lane_kernels(batch->kernels_->isa, batch->kernels_->lanes,
+                                               batch->kernels_->scalar_bytes);
+  if (options.device == nullptr && batch->lane_kernels_ == nullptr)
     return refuse(kInternal, "no lane kernels for %s with %d lanes of %d bytes",
                   batch->kernels_->isa, batch->kernels_->lanes, batch->kernels_->scalar_bytes);
 
@@ -160,11 +177,15 @@ Status Batch::create(const sim::v1::CreateBatchRequest& request, const CreateOpt
   std::sort(observed.begin(), observed.end());
   observed.erase(std::unique(observed.begin(), observed.end()), observed.end());
 
-  if (Status s = batch->allocate(options, request.label(), options.shared_memory); !s.ok())
+  if (Status s = options.device != nullptr
+                     ? batch->allocate_on_device(options)
+                     : batch->allocate(options, request.label(), options.shared_memory);
+      !s.ok())
     return s;
 
   // The first episodes, on the calling thread.
   const auto start = [&]<class T>(T) {
+    if (batch->device_) return batch->device_->begin(true) && batch->device_->is_finite();
     for (std::uint32_t group = 0; group < sizes.nominals; ++group) {
       if (!batch->begin_group<T>(group, batch->workers_[0], true)) return false;
       if (!batch->start_is_finite<T>(batch->workers_[0])) return false;
@@ -302,6 +323,36 @@ Status Batch::allocate(const CreateOptions& options, const std::string& label, b
   return {};
 }
 
+Status Batch::allocate_on_device(const CreateOptions& options) {
+  layout_ = lay_out({sizes_.horizon, sizes_.environments, sizes_.nominals, sizes_.actions,
+                     sizes_.privileged, sizes_.actor, sizes_.rewards});
+  std::string error;
+  device_ = cuda::DeviceBatch::create(*options.device,
+                                      {model_.get(), program_.get(), qpos0_, seed_, sizes_.nominals,
+                                       sizes_.members, layout_, options.memory_limit_bytes},
+                                      &error);
+  if (!device_) return refuse(kResourceExhausted, "%s", error.c_str());
+  cuda_ipc_ = options.cuda_ipc;
+  state_bytes_ = device_->state_bytes();
+  environment_bytes_ = device_->environment_bytes();
+  rows_.state_end = device_->rows();
+  const std::uint64_t na = std::uint64_t{sizes_.nominals} * sizes_.actions;
+  state_memory_ = Memory::plain(align64(na * 4) * 2, &error);
+  memory_ = Memory::plain(cuda_ipc_ ? 64 : layout_.bytes, &error);
+  if (!state_memory_ || !memory_) return refuse(kResourceExhausted, "%s", error.c_str());
+  mean_ = static_cast<float*>(state_memory_->data());
+  std_ = mean_ + align64(na * 4) / 4;
+  out_ = point_into(layout_, memory_->data());
+  return {};
+}
+
+void Batch::mirror(const BufferArray& array, std::uint64_t first, std::uint64_t end) {
+  if (cuda_ipc_ || array.slot_bytes == 0) return;
+  const std::uint64_t at = array.offset_bytes + first * array.slot_bytes;
+  device_->read_buffer(at, (end - first) * array.slot_bytes,
+                       static_cast<std::uint8_t*>(memory_->data()) + at);
+}
+
 Doorbell* Batch::doorbell() const {
   if (memory_->name().empty()) return nullptr;
   return reinterpret_cast<Doorbell*>(static_cast<std::uint8_t*>(memory_->data()) + layout_.bytes);
@@ -319,6 +370,15 @@ void Batch::describe(sim::v1::CreateBatchResponse* response) const {
                       : array.type == BufferArray::kInt32 ? tensor::v1::DTYPE_INT32
                                                           : tensor::v1::DTYPE_UINT8);
     for (const std::int64_t extent : array.shape) tensor->add_shape(extent);
+    if (cuda_ipc_) {
+      unsigned char handle[64];
+      if (device_->ipc_handle(handle)) {
+        auto* ipc = tensor->mutable_cuda_ipc();
+        ipc->set_handle(handle, sizeof handle);
+        ipc->set_offset_bytes(array.offset_bytes);
+        ipc->set_device(static_cast<std::uint32_t>(device_->device().index()));
+      }
+    }
     if (!memory_->name().empty()) {
       auto* shared = tensor->mutable_shared_memory();
       shared->set_name(memory_->name());
@@ -726,6 +786,12 @@ Status Batch::begin(ThreadPool& pool, std::uint64_t epoch, bool reset, PhaseTime
   epoch_ = static_cast<std::uint32_t>(epoch);
   const std::uint32_t chunk = groups_per_item(sizes_);
   const auto run = [&]<class T>(T) {
+    if (device_) {
+      device_->begin(reset);
+      for (const BufferArray& array : layout_.arrays)
+        if (array.extra_slot) mirror(array, 0, 1);
+      return;
+    }
     pool.run((sizes_.nominals + chunk - 1) / chunk, [&](int item, int worker) {
       const std::uint32_t end = std::min((item + 1) * chunk, sizes_.nominals);
       for (std::uint32_t group = item * chunk; group < end; ++group)
@@ -785,6 +851,7 @@ Status Batch::step(ThreadPool& pool, std::uint32_t t, const float* mean, std::si
   args.low = mean_low_;
   args.high = mean_high_;
 
+  if (device_) return step_on_device(args, log_std_count, report);
   const std::uint64_t started = now(CLOCK_REALTIME);
   std::uint64_t stepped = 0;
   const std::uint32_t chunk = groups_per_item(sizes_);
@@ -835,10 +902,39 @@ Status Batch::step(ThreadPool& pool, std::uint32_t t, const float* mean, std::si
   return {};
 }
 
+Status Batch::step_on_device(const ActionArgs& args, std::size_t std_count, StepReport* report) {
+  const std::uint64_t started = now(CLOCK_REALTIME);
+  const cuda::StepArgs step{
+      args.epoch, args.t,   args.std != nullptr, static_cast<std::uint32_t>(args.std_stride),
+      args.low,   args.high};
+  const cuda::Counters counters = device_->step(step, args.mean, args.std, std_count);
+  for (int bit = 0; bit < 8; ++bit) fault_counts_[bit] += counters.fault_bits[bit];
+  environment_steps_ += sizes_.environments;
+  const std::uint64_t stepped = now(CLOCK_REALTIME);
+  // The replies of an inline transport carry the next actor observations.
+  for (const BufferArray& array : layout_.arrays)
+    if (array.name == "actor") mirror(array, args.t + 1, args.t + 2);
+  if (report != nullptr) {
+    const std::uint64_t finished = now(CLOCK_REALTIME);
+    *report = {};
+    report->nominals_done = counters.nominals_done;
+    report->faults = counters.faults;
+    report->phases[0] = {"noise", started, started};
+    report->phases[1] = {"physics", started, stepped};  // one queue of kernels, timed as a whole
+    report->phases[2] = {"task", stepped, finished};
+    report->phases[3] = {"reset", finished, finished};
+  }
+  return {};
+}
+
 Status Batch::end(std::uint32_t* steps) {
   if (!segment_open_)
     return refuse(kFailedPrecondition, "end: no segment is open; send Begin first");
   segment_open_ = false;
+  if (device_) {
+    for (const BufferArray& array : layout_.arrays)
+      mirror(array, 0, next_t_ + (array.extra_slot ? 1u : 0u));
+  }
   if (steps != nullptr) *steps = next_t_;
   return {};
 }

@@ -31,6 +31,11 @@ class CreateBatchRequest;
 class CreateBatchResponse;
 }  // namespace sdpg::sim::v1
 
+namespace sdpg::cuda {
+class Device;
+class DeviceBatch;
+}  // namespace sdpg::cuda
+
 namespace sdpg::batch {
 
 // What the caller of `Batch::create` decides and the request does not say.
@@ -39,6 +44,9 @@ struct CreateOptions {
   bool shared_memory = false;  // place the buffer in POSIX shared memory
   std::string isa;             // forces an instruction set; empty for the best
   std::uint64_t memory_limit_bytes = UINT64_MAX;
+  // Steps on it instead of on the CPU; outlives the batch.
+  cuda::Device* device = nullptr;
+  bool cuda_ipc = false;  // the caller maps the device's memory; else it reads a copy in buffer()
 };
 
 // One measured phase, in nanoseconds of Unix time.
@@ -63,6 +71,7 @@ struct BatchSizes {
 
 class Batch {
  public:
+  ~Batch();
   // Checks the request, allocates everything, and starts an episode in every environment.
   static Status create(const sim::v1::CreateBatchRequest& request, const CreateOptions& options,
                        std::unique_ptr<Batch>* out);
@@ -134,7 +143,12 @@ class Batch {
     std::uint32_t nominals_done, faults, fault_bits[8];
   };
 
-  Batch() = default;
+  Batch();
+  Status allocate_on_device(const CreateOptions& options);
+  Status step_on_device(const ActionArgs& args, std::size_t std_count, StepReport* report);
+  // Copies slots [first, end) of the arrays that have them into buffer(), unless the caller maps
+  // the device's memory.
+  void mirror(const BufferArray& array, std::uint64_t first, std::uint64_t end);
   Status allocate(const CreateOptions& options, const std::string& label, bool shared);
 
   core::BlockView view(std::uint8_t* rows, std::uint8_t* frames, std::uint32_t* status) const;
@@ -207,6 +221,9 @@ class Batch {
 
   BufferLayout layout_;
   RolloutBuffer out_{};
+  // Where the batch is on a device: all state but these means, and the buffer's original.
+  std::unique_ptr<cuda::DeviceBatch> device_;
+  bool cuda_ipc_ = false;
 
   bool segment_open_ = false;
   std::uint32_t next_t_ = 0;

@@ -16,6 +16,8 @@
 
 #include <cstdint>
 
+#include "core/fn.h"
+
 namespace sdpg::batch {
 
 inline constexpr std::uint32_t kActionNoise = 1u << 28;
@@ -25,7 +27,7 @@ inline constexpr std::uint32_t kOwnParameters = 3u << 28;
 inline constexpr std::uint32_t kPhiloxMultiplier0 = 0xD2511F53u, kPhiloxMultiplier1 = 0xCD9E8D57u;
 inline constexpr std::uint32_t kPhiloxWeyl0 = 0x9E3779B9u, kPhiloxWeyl1 = 0xBB67AE85u;
 
-inline void philox(const std::uint32_t counter[4], std::uint64_t seed, std::uint32_t out[4]) {
+SDPG_FN void philox(const std::uint32_t counter[4], std::uint64_t seed, std::uint32_t out[4]) {
   std::uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3];
   std::uint32_t k0 = static_cast<std::uint32_t>(seed), k1 = static_cast<std::uint32_t>(seed >> 32);
   for (int round = 0; round < 10; ++round) {
@@ -44,6 +46,6 @@ inline void philox(const std::uint32_t counter[4], std::uint64_t seed, std::uint
   out[3] = c3;
 }
 
-inline float uniform(std::uint32_t word) { return static_cast<float>(word >> 8) * 0x1p-24f; }
+SDPG_FN float uniform(std::uint32_t word) { return static_cast<float>(word >> 8) * 0x1p-24f; }
 
 }  // namespace sdpg::batch

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "batch/batch.h"
+#include "cuda/device_batch.h"
 
 namespace sdpg::batch {
 namespace {
@@ -30,6 +31,7 @@ constexpr std::uint32_t kVersion = 2;
 }  // namespace
 
 std::uint64_t Batch::snapshot_bytes() const {
+  if (device_) return sizeof(Header) + device_->saved_bytes();
   const std::uint64_t padded = std::uint64_t{blocks_} * lanes_;
   return sizeof(Header) + blocks_ * block_stride_ + padded * 4 + sizes_.nominals * 4ull;
 }
@@ -44,9 +46,13 @@ Status Batch::snapshot(std::uint8_t* out, std::uint64_t bytes) const {
   const std::uint64_t state = blocks_ * block_stride_;
   const std::uint64_t progress = std::uint64_t{blocks_} * lanes_ * 4;
   std::uint8_t* at = out + sizeof(Header);
-  memcpy(at, state_, state);
-  memcpy(at + state, progress_, progress);
-  memcpy(at + state + progress, episodes_, sizes_.nominals * 4ull);
+  if (device_) {
+    device_->save(at);
+  } else {
+    memcpy(at, state_, state);
+    memcpy(at + state, progress_, progress);
+    memcpy(at + state + progress, episodes_, sizes_.nominals * 4ull);
+  }
 
   Header header{};
   memcpy(header.magic, kMagic, sizeof kMagic);
@@ -59,7 +65,7 @@ Status Batch::snapshot(std::uint8_t* out, std::uint64_t bytes) const {
   header.seed = seed_;
   header.nominals = sizes_.nominals;
   header.auxiliaries = sizes_.auxiliaries;
-  header.lanes = lanes_;
+  header.lanes = static_cast<std::uint32_t>(kernels_->lanes);
   header.rows = rows_.state_end;
   strncpy(header.isa, kernels_->isa, sizeof header.isa - 1);
   header.environment_steps = environment_steps_;
@@ -93,11 +99,13 @@ Status Batch::restore(const std::uint8_t* bytes, std::uint64_t count) {
     return refuse(kInvalidArgument, "restore: expected seed %llu, got %llu", wide(seed_),
                   wide(header.seed));
   header.isa[sizeof header.isa - 1] = 0;
-  if (strcmp(header.isa, kernels_->isa) != 0 || header.lanes != lanes_)
+  if (strcmp(header.isa, kernels_->isa) != 0 ||
+      header.lanes != static_cast<std::uint32_t>(kernels_->lanes))
     return refuse(kInvalidArgument,
                   "restore: expected instruction set %s with %u lanes, got %s with %u; an exact "
                   "restore needs the same (SDPG_ISA chooses it)",
-                  kernels_->isa, lanes_, header.isa, header.lanes);
+                  kernels_->isa, static_cast<std::uint32_t>(kernels_->lanes), header.isa,
+                  header.lanes);
   if (header.scalar_bytes != static_cast<std::uint32_t>(kernels_->scalar_bytes))
     return refuse(kInvalidArgument, "restore: expected numbers of %d bytes, got %u",
                   kernels_->scalar_bytes, header.scalar_bytes);
@@ -111,9 +119,13 @@ Status Batch::restore(const std::uint8_t* bytes, std::uint64_t count) {
 
   const std::uint64_t state = blocks_ * block_stride_;
   const std::uint64_t progress = std::uint64_t{blocks_} * lanes_ * 4;
-  memcpy(state_, at, state);
-  memcpy(progress_, at + state, progress);
-  memcpy(episodes_, at + state + progress, sizes_.nominals * 4ull);
+  if (device_) {
+    device_->restore(at);
+  } else {
+    memcpy(state_, at, state);
+    memcpy(progress_, at + state, progress);
+    memcpy(episodes_, at + state + progress, sizes_.nominals * 4ull);
+  }
   environment_steps_ = header.environment_steps;
   for (int bit = 0; bit < 8; ++bit) fault_counts_[bit] = header.faults[bit];
   return {};

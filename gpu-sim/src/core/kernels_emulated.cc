@@ -19,15 +19,15 @@ void set_emulated_order(std::uint32_t seed) { order = seed; }
 inline namespace emulated {
 
 template <>
-EmulatedTeam<8> team_of_table<EmulatedTeam<8>>() {
-  EmulatedTeam<8> team;
+EmulatedTeam<16> team_of_table<EmulatedTeam<16>>() {
+  EmulatedTeam<16> team;
   team.seed = order.load(std::memory_order_relaxed);
   return team;
 }
 
 }  // namespace emulated
 
-const Kernels kEmulatedFloat32 = make_table<Pack<float, 1>, EmulatedTeam<8>>("emulated");
-const Kernels kEmulatedFloat64 = make_table<Pack<double, 1>, EmulatedTeam<8>>("emulated");
+const Kernels kEmulatedFloat32 = make_table<Pack<float, 1>, EmulatedTeam<16>>("emulated");
+const Kernels kEmulatedFloat64 = make_table<Pack<double, 1>, EmulatedTeam<16>>("emulated");
 
 }  // namespace sdpg::core

@@ -3,8 +3,7 @@
 #pragma once
 
 #include "core/kernels.h"
-#include "core/pipeline.h"
-#include "core/sensors.h"
+#include "core/step.h"
 #include "task/program_kernels.h"
 
 namespace sdpg::core {
@@ -58,17 +57,12 @@ std::size_t table_scratch_bytes(const Model& model) {
 template <class P, class Team>
 void table_step(const Model& model, const BlockView& view, void* memory, int substeps) {
   Scratch<P, Team> s = open_scratch<P, Team>(model, view, memory);
-  std::uint32_t not_converged = 0;
-  for (int i = 0; i < substeps; ++i) {
-    not_converged |= forward(s);
-    if (view.nsensor > 0 && i + 1 == substeps)
-      acceleration_sensors(s, view.sensor, view.nsensor, static_cast<P*>(view.sensordata));
-    integrate(s);
-  }
+  const StepFaults faults =
+      run_substeps(s, substeps, view.sensor, view.nsensor, static_cast<P*>(view.sensordata));
   *s.kept_contact_count = s.contact_count;
-  set_status<P>(view, s.bad_lanes, kNonFinite);
-  set_status<P>(view, s.overflow_lanes, kOverflow);
-  set_status<P>(view, not_converged & ~s.bad_lanes, kNotConverged);
+  set_status<P>(view, faults.non_finite, kNonFinite);
+  set_status<P>(view, faults.overflow, kOverflow);
+  set_status<P>(view, faults.not_converged, kNotConverged);
 }
 
 template <class P, class Team>
@@ -78,9 +72,7 @@ void table_kinematics(const Model& model, const BlockView& view, void* memory) {
   s.xquat = static_cast<P*>(view.xquat);
   s.xipos = static_cast<P*>(view.xipos);
   kinematics(s);
-  if (!any_velocity(view.sensor, view.nsensor)) return;
-  com(s);
-  velocity_sensors(s, view.sensor, view.nsensor, static_cast<P*>(view.sensordata));
+  measure_velocities(s, view.sensor, view.nsensor, static_cast<P*>(view.sensordata));
 }
 
 template <class P, class Team>

@@ -97,7 +97,7 @@ struct Pattern {
   const int* below_begin;
   const int* below;
 };
-SDPG_FN constexpr int triangle(int i, int j) { return i * (i + 1) / 2 + j; }
+SDPG_INLINE constexpr int triangle(int i, int j) { return i * (i + 1) / 2 + j; }
 
 // Numbers of one constraint: stiffness and damping of the reference acceleration and the
 // impedance curve d(r) (MuJoCo's solref and solimp, resolved).
@@ -262,16 +262,16 @@ struct Model {
 
 // Whether a degree of freedom turns: its motion has a rotational part. The first three of a free
 // joint and a slide only translate.
-SDPG_FN bool is_angular(const Model& model, int dof) { return model.dof_angular[dof]; }
+SDPG_INLINE bool is_angular(const Model& model, int dof) { return model.dof_angular[dof]; }
 
 template <class T>
-SDPG_FN const Constants<T>& constants(const Model& model);
+SDPG_INLINE const Constants<T>& constants(const Model& model);
 template <>
-SDPG_FN const Constants<float>& constants<float>(const Model& model) {
+SDPG_INLINE const Constants<float>& constants<float>(const Model& model) {
   return model.f;
 }
 template <>
-SDPG_FN const Constants<double>& constants<double>(const Model& model) {
+SDPG_INLINE const Constants<double>& constants<double>(const Model& model) {
   return model.d;
 }
 

@@ -176,42 +176,44 @@ struct Scratch {
     contact_stride_ = m.max_jacobian + 4 * m.max_condim + triangle(m.max_condim, 0);
     cut_items(contact_numbers_, static_cast<unsigned>(contact_stride_));
   }
-  SDPG_FN std::size_t bytes() const { return used_; }
-  SDPG_FN std::size_t far_bytes() const { return far_used_; }
+  SDPG_INLINE std::size_t bytes() const { return used_; }
+  SDPG_INLINE std::size_t far_bytes() const { return far_used_; }
 
   // What the solver keeps for each direction of a contact.
   // [dof_count][condim] how the pair's degrees of freedom move the second geom against the first.
-  SDPG_FN P* jacobian(int contact) const { return &contact_numbers_[contact * contact_stride_]; }
+  SDPG_INLINE P* jacobian(int contact) const {
+    return &contact_numbers_[contact * contact_stride_];
+  }
   // [condim] each: reference acceleration, J qacc - reference, J search, force.
-  SDPG_FN P* reference(int contact) const { return jacobian(contact) + model.max_jacobian; }
-  SDPG_FN P* residual(int contact) const { return reference(contact) + model.max_condim; }
-  SDPG_FN P* slope(int contact) const { return residual(contact) + model.max_condim; }
-  SDPG_FN P* force(int contact) const { return slope(contact) + model.max_condim; }
+  SDPG_INLINE P* reference(int contact) const { return jacobian(contact) + model.max_jacobian; }
+  SDPG_INLINE P* residual(int contact) const { return reference(contact) + model.max_condim; }
+  SDPG_INLINE P* slope(int contact) const { return residual(contact) + model.max_condim; }
+  SDPG_INLINE P* force(int contact) const { return slope(contact) + model.max_condim; }
   // [triangle(condim, 0)] C of the Hessian's J' C J.
-  SDPG_FN P* curvature(int contact) const { return force(contact) + model.max_condim; }
+  SDPG_INLINE P* curvature(int contact) const { return force(contact) + model.max_condim; }
 
  private:
   // Packs are aligned to themselves; numbers of one environment need not waste a cache line each.
   static constexpr std::size_t kAlign = Team::members == 1 ? 64 : 8;
 
   template <class X>
-  SDPG_FN static X* take(unsigned char* memory, std::size_t& used, std::size_t count) {
+  SDPG_INLINE static X* take(unsigned char* memory, std::size_t& used, std::size_t count) {
     static_assert(alignof(X) <= kAlign);
     X* const out = reinterpret_cast<X*>(memory + used);
     used += (count * sizeof(X) + kAlign - 1) / kAlign * kAlign;
     return out;
   }
   template <class X>
-  SDPG_FN void cut(X*& pointer, std::size_t count) {
+  SDPG_INLINE void cut(X*& pointer, std::size_t count) {
     pointer = take<X>(bytes_, used_, count);
   }
   // `each` elements for every contact that is possible.
   template <class X>
-  SDPG_FN void cut_items(X*& pointer, std::size_t each) {
+  SDPG_INLINE void cut_items(X*& pointer, std::size_t each) {
     pointer = take<X>(bytes_, used_, static_cast<unsigned>(model.max_contacts) * each);
   }
   template <class X>
-  SDPG_FN void cut_items(Parted<X>& items, std::size_t each) {
+  SDPG_INLINE void cut_items(Parted<X>& items, std::size_t each) {
     items.kept = kept_ * static_cast<int>(each);
     items.near = take<X>(bytes_, used_, static_cast<unsigned>(items.kept));
     items.far =

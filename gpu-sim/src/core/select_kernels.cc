@@ -19,7 +19,7 @@ const Kernels* select_kernels(Precision precision, const std::string& asked, std
   const char* wish = std::getenv("SDPG_ISA");
   const std::string isa = asked.empty() && wish != nullptr ? wish : asked;
   const Choice choices[] = {
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(SDPG_BASELINE_ONLY)
     {"avx512",
      __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&

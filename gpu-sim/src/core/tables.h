@@ -7,7 +7,7 @@ namespace sdpg::core {
 
 extern const Kernels kGenericFloat32, kGenericFloat64;
 extern const Kernels kEmulatedFloat32, kEmulatedFloat64;
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(SDPG_BASELINE_ONLY)
 extern const Kernels kAvx2Float32, kAvx2Float64;
 extern const Kernels kAvx512Float32, kAvx512Float64;
 #endif

@@ -20,6 +20,7 @@ const char kUsage[] =
     "  --listen HOST:PORT       address; port 0 takes a free port\n"
     "  --threads N              worker threads, 1 to 1024 (default: the number of cores)\n"
     "  --isa NAME               avx512, avx2 or generic (default: the best here, or SDPG_ISA)\n"
+    "  --device NAME            cpu, cuda or cuda:N, the device with number N (default: cpu)\n"
     "  --memory-limit-mb N      most memory of all batches (default: 3/4 of the machine's)\n"
     "  --no-shared-memory       offer the inline transport only\n"
     "  --exit-with-parent       stop when standard input reaches its end\n"
@@ -64,7 +65,7 @@ bool parse_options(int argc, char** argv, Options* options, std::string* error) 
     const bool is_switch = flag == "--no-shared-memory" || flag == "--exit-with-parent" ||
                            flag == "--help" || flag == "-h";
     const bool takes_value = flag == "--serve" || flag == "--listen" || flag == "--threads" ||
-                             flag == "--isa" || flag == "--memory-limit-mb";
+                             flag == "--isa" || flag == "--device" || flag == "--memory-limit-mb";
     if (!is_switch && !takes_value) return refuse("unknown flag '" + flag + "'");
     if (is_switch && has_value) return refuse(flag + " takes no value, got '" + value + "'");
     if (takes_value && !has_value) {
@@ -90,6 +91,15 @@ bool parse_options(int argc, char** argv, Options* options, std::string* error) 
       if (value != "avx512" && value != "avx2" && value != "generic")
         return refuse("--isa: expected avx512, avx2 or generic, got '" + value + "'");
       options->isa = value;
+    } else if (flag == "--device") {
+      number = 0;
+      if (value == "cpu")
+        options->cuda_device = -1;
+      else if (value == "cuda" ||
+               (value.rfind("cuda:", 0) == 0 && parse_number(value.substr(5), 0, 1023, &number)))
+        options->cuda_device = static_cast<int>(number);
+      else
+        return refuse("--device: expected cpu, cuda or cuda:N, got '" + value + "'");
     } else if (flag == "--memory-limit-mb") {
       if (!parse_number(value, 1, std::uint64_t{1} << 40, &number))
         return refuse("--memory-limit-mb: expected a number from 1, got '" + value + "'");

@@ -12,6 +12,7 @@ struct Options {
   std::string isa;                    // forces an instruction set; empty for the best
   std::uint64_t memory_limit_mb = 0;  // of all batches; 0 becomes 3/4 of the machine's memory
   bool shared_memory = true;
+  int cuda_device = -1;           // steps on this CUDA device; -1: on the CPU
   bool exit_with_parent = false;  // stop when standard input ends
   bool help = false;
 };

@@ -5,6 +5,7 @@
 #include <exception>
 #include <new>
 
+#include "cuda/device.h"
 #include "server/log.h"
 
 namespace sdpg::server {
@@ -85,11 +86,13 @@ grpc::Status SimulationService::Describe(grpc::ServerContext*, const v1::Describ
     const core::Kernels* kernels =
         core::select_kernels(core::Precision::kFloat32, options_.isa, &error);
     if (kernels == nullptr) return refused(batch::kFailedPrecondition, error);
+    const bool on_device = options_.device != nullptr;
     response->set_version(SDPG_VERSION);
-    response->set_isa(kernels->isa);
-    response->set_lanes(static_cast<std::uint32_t>(kernels->lanes));
+    response->set_isa(on_device ? "cuda" : kernels->isa);
+    response->set_lanes(on_device ? cuda::kLanes : static_cast<std::uint32_t>(kernels->lanes));
     response->set_threads(static_cast<std::uint32_t>(options_.threads));
-    if (options_.shared_memory) response->add_transports(v1::TRANSPORT_SHARED_MEMORY);
+    if (on_device) response->add_transports(v1::TRANSPORT_CUDA_IPC);
+    if (options_.shared_memory && !on_device) response->add_transports(v1::TRANSPORT_SHARED_MEMORY);
     response->add_transports(v1::TRANSPORT_INLINE);
     response->set_memory_limit_bytes(options_.memory_limit_bytes);
     return grpc::Status::OK;
@@ -100,18 +103,30 @@ grpc::Status SimulationService::CreateBatch(grpc::ServerContext* context,
                                             const v1::CreateBatchRequest* request,
                                             v1::CreateBatchResponse* response) {
   return guarded("CreateBatch", [&]() -> grpc::Status {
-    bool shared = options_.shared_memory;
+    const bool on_device = options_.device != nullptr;
+    bool shared = options_.shared_memory && !on_device, ipc = on_device;
     switch (request->transport()) {
       case v1::TRANSPORT_UNSPECIFIED:
         shared = shared && is_local(context->peer());
+        ipc = ipc && is_local(context->peer());
         break;
       case v1::TRANSPORT_SHARED_MEMORY:
+        ipc = false;
         if (!shared)
           return refused(batch::kInvalidArgument,
-                         "transport: this server does not offer shared memory; use inline");
+                         on_device
+                             ? "transport: the batch is on a CUDA device; use cuda_ipc or inline"
+                             : "transport: this server does not offer shared memory; use inline");
         break;
       case v1::TRANSPORT_INLINE:
+        shared = ipc = false;
+        break;
+      case v1::TRANSPORT_CUDA_IPC:
         shared = false;
+        if (!ipc)
+          return refused(batch::kInvalidArgument,
+                         "transport: this server steps on the CPU; start it with --device cuda, or "
+                         "use shared_memory or inline");
         break;
       default:
         return refused(batch::kInvalidArgument,
@@ -121,8 +136,10 @@ grpc::Status SimulationService::CreateBatch(grpc::ServerContext* context,
     create.threads = options_.threads;
     create.isa = options_.isa;
     create.shared_memory = shared;
+    create.device = options_.device.get();
+    create.cuda_ipc = ipc;
     auto entry = std::make_shared<Entry>();
-    entry->inline_transport = !shared;
+    entry->inline_transport = !shared && !ipc;
     // One creation at a time: what it may take is what the others have left.
     std::lock_guard lock(mutex_);
     create.memory_limit_bytes = options_.memory_limit_bytes - used_bytes_;
@@ -131,7 +148,7 @@ grpc::Status SimulationService::CreateBatch(grpc::ServerContext* context,
     entry->bytes = entry->batch->state_bytes() + entry->batch->memory().bytes();
     const batch::BatchSizes& sizes = entry->batch->sizes();
     const std::uint64_t actor_bytes = std::uint64_t{sizes.nominals} * sizes.actor * 4;
-    if (!shared && actor_bytes > kMaxMessageBytes / 2)
+    if (entry->inline_transport && actor_bytes > kMaxMessageBytes / 2)
       return refused(batch::kInvalidArgument,
                      "transport inline: the actor observations of one step are " +
                          std::to_string(actor_bytes) + " bytes, at most " +
@@ -139,7 +156,9 @@ grpc::Status SimulationService::CreateBatch(grpc::ServerContext* context,
     const std::string id = "batch-" + std::to_string(++next_batch_);
     entry->batch->describe(response);
     response->set_batch_id(id);
-    response->set_transport(shared ? v1::TRANSPORT_SHARED_MEMORY : v1::TRANSPORT_INLINE);
+    response->set_transport(ipc      ? v1::TRANSPORT_CUDA_IPC
+                            : shared ? v1::TRANSPORT_SHARED_MEMORY
+                                     : v1::TRANSPORT_INLINE);
     used_bytes_ += entry->bytes;
     batches_[id] = entry;
     log("info", "batch created",
@@ -150,7 +169,9 @@ grpc::Status SimulationService::CreateBatch(grpc::ServerContext* context,
          {"horizon", std::to_string(sizes.horizon)},
          {"isa", entry->batch->isa()},
          {"bytes", std::to_string(entry->bytes)},
-         {"transport", shared ? "shared_memory" : "inline"}});
+         {"transport", ipc      ? "cuda_ipc"
+                       : shared ? "shared_memory"
+                                : "inline"}});
     return grpc::Status::OK;
   });
 }

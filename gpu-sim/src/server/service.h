@@ -10,6 +10,10 @@
 #include "batch/batch.h"
 #include "sdpg/sim/v1/sim.grpc.pb.h"
 
+namespace sdpg::cuda {
+class Device;
+}
+
 namespace sdpg::server {
 
 struct ServiceOptions {
@@ -17,6 +21,7 @@ struct ServiceOptions {
   std::string isa;
   std::uint64_t memory_limit_bytes = UINT64_MAX;  // of all batches together
   bool shared_memory = true;
+  std::shared_ptr<cuda::Device> device;  // steps on it; null: on the CPU
 };
 
 // Largest message the server takes; a longer one is RESOURCE_EXHAUSTED before it is read.

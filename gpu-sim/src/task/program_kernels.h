@@ -28,9 +28,19 @@ inline constexpr std::uint32_t kConstant = 1, kMove = 2, kAdd = 10, kSub = 11, k
                                kLoadAct = 91, kStoreQpos = 100, kStoreQvel = 101, kStoreCtrl = 102,
                                kStoreParameter = 103;
 
+// Numbers from one row of a block's arrays to the next: its lanes. Where a CUDA thread computes one
+// of the lanes, a pack has fewer.
+template <class P>
+inline constexpr int kRowStride =
+#if defined(SDPG_ROW_STRIDE)
+    SDPG_ROW_STRIDE;
+#else
+    P::lanes;
+#endif
+
 template <class P, class Function>
 SDPG_INLINE void map1(typename P::Scalar* registers, const Op& op, Function f) {
-  constexpr int L = P::lanes;
+  constexpr int L = kRowStride<P>;
   auto* dst = registers + op.dst * L;
   const auto* a = registers + op.a * L;
   for (std::uint32_t i = 0; i < op.length; ++i) {
@@ -40,7 +50,7 @@ SDPG_INLINE void map1(typename P::Scalar* registers, const Op& op, Function f) {
 
 template <class P, class Function>
 SDPG_INLINE void map2(typename P::Scalar* registers, const Op& op, Function f) {
-  constexpr int L = P::lanes;
+  constexpr int L = kRowStride<P>;
   auto* dst = registers + op.dst * L;
   const auto* a = registers + op.a * L;
   const auto* b = registers + op.b * L;
@@ -52,7 +62,7 @@ SDPG_INLINE void map2(typename P::Scalar* registers, const Op& op, Function f) {
 
 template <class P, class Function>
 SDPG_INLINE void map3(typename P::Scalar* registers, const Op& op, Function f) {
-  constexpr int L = P::lanes;
+  constexpr int L = kRowStride<P>;
   auto* dst = registers + op.dst * L;
   const auto* a = registers + op.a * L;
   const auto* b = registers + op.b * L;
@@ -67,7 +77,7 @@ SDPG_INLINE void map3(typename P::Scalar* registers, const Op& op, Function f) {
 template <class P, class Function>
 SDPG_INLINE void reduce(typename P::Scalar* registers, const Op& op, P start, std::uint32_t first,
                         Function f) {
-  constexpr int L = P::lanes;
+  constexpr int L = kRowStride<P>;
   P total = start;
   for (std::uint32_t i = first; i < op.length; ++i) total = f(total, i);
   core::store(registers + op.dst * L, total);
@@ -77,15 +87,15 @@ SDPG_INLINE void reduce(typename P::Scalar* registers, const Op& op, P start, st
 template <class P>
 SDPG_INLINE void copy_rows(typename P::Scalar* to, const typename P::Scalar* from,
                            std::uint32_t rows, std::uint32_t step) {
-  constexpr int L = P::lanes;
+  constexpr int L = kRowStride<P>;
   for (std::uint32_t i = 0; i < rows; ++i)
     core::store(to + i * L, core::load<P>(from + i * step * L));
 }
 
 template <class P>
-void run_program(const void* section_pointer, const void* args_pointer) {
+SDPG_FN void run_program(const void* section_pointer, const void* args_pointer) {
   using T = typename P::Scalar;
-  constexpr int L = P::lanes;
+  constexpr int L = kRowStride<P>;
   const Section& section = *static_cast<const Section*>(section_pointer);
   const ProgramArgs& args = *static_cast<const ProgramArgs*>(args_pointer);
   T* const registers = static_cast<T*>(args.registers);
@@ -237,7 +247,7 @@ void run_program(const void* section_pointer, const void* args_pointer) {
       case kLoadProgress:
         for (std::uint32_t i = 0; i < op.length; ++i) {
           T* dst = registers + (op.dst + i) * L;
-          for (int lane = 0; lane < L; ++lane) dst[lane] = static_cast<T>(args.progress[lane]);
+          for (int lane = 0; lane < P::lanes; ++lane) dst[lane] = static_cast<T>(args.progress[lane]);
         }
         break;
       case kRandomUniform:

@@ -18,7 +18,8 @@ std::string refusal(std::vector<std::string> arguments, Options* options) {
 TEST(ParseOptions, ReadsEveryFlag) {
   Options options;
   EXPECT_EQ(refusal({"--serve", "sim", "--listen=127.0.0.1:0", "--threads", "3", "--isa", "generic",
-                     "--memory-limit-mb", "100", "--no-shared-memory", "--exit-with-parent"},
+                     "--memory-limit-mb", "100", "--device", "cuda:2", "--no-shared-memory",
+                     "--exit-with-parent"},
                     &options),
             "");
   EXPECT_EQ(options.listen, "127.0.0.1:0");
@@ -26,6 +27,7 @@ TEST(ParseOptions, ReadsEveryFlag) {
   EXPECT_EQ(options.isa, "generic");
   EXPECT_EQ(options.memory_limit_mb, 100u);
   EXPECT_FALSE(options.shared_memory);
+  EXPECT_EQ(options.cuda_device, 2);
   EXPECT_TRUE(options.exit_with_parent);
 }
 
@@ -47,6 +49,8 @@ TEST(ParseOptions, RefusesWithOneLineThatSaysWhatWasExpected) {
        "gpu-sim: --isa: expected avx512, avx2 or generic, got 'neon'; see gpu-sim --help"},
       {{"--memory-limit-mb", "-1"},
        "gpu-sim: --memory-limit-mb: expected a number from 1, got '-1'; see gpu-sim --help"},
+      {{"--device", "tpu"},
+       "gpu-sim: --device: expected cpu, cuda or cuda:N, got 'tpu'; see gpu-sim --help"},
       {{"--thread", "2"}, "gpu-sim: unknown flag '--thread'; see gpu-sim --help"},
       {{"--threads"}, "gpu-sim: --threads needs a value; see gpu-sim --help"},
       {{"--no-shared-memory=1"},

@@ -2,7 +2,7 @@
 
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { readdirSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { createServer } from "node:net";
 import process from "node:process";
 import { createInterface } from "node:readline";
@@ -87,6 +87,20 @@ test("SIGTERM and SIGINT stop it cleanly, shared memory included", async () => {
     expect(objectsOf(child.pid!)).toEqual([]);
   }
 }, 30_000);
+
+test.skipIf(existsSync("/dev/nvidiactl"))(
+  "--device cuda without a GPU ends it with 2 and one line",
+  () => {
+    const run = spawnSync(
+      binary,
+      ["--serve", "sim", "--listen", "127.0.0.1:0", "--device", "cuda"],
+      { encoding: "utf8" },
+    );
+    expect(run.status).toBe(2);
+    expect(run.stdout).toBe("");
+    expect(run.stderr).toMatch(/^gpu-sim: --device cuda: .*CUDA.*; use --device cpu\n$/);
+  },
+);
 
 test("with --exit-with-parent the end of standard input stops it", async () => {
   const { child } = await start("--exit-with-parent");

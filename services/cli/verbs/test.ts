@@ -44,7 +44,7 @@ const suites: Suite[] = [
         ["shellcheck", "shellcheck", ["sdpg", ".ci/run"]],
       ),
   },
-  { name: "native", what: "GoogleTest of gpu-sim", always: true, run: googleTest },
+  { name: "native", what: "GoogleTest of gpu-sim", always: true, run: () => googleTest() },
   {
     name: "unit",
     what: "vitest beside the sources",
@@ -68,6 +68,12 @@ const suites: Suite[] = [
     what: "the whole mesh: trainings, kills, resumes, transports",
     always: true,
     run: () => vitest("e2e", ["test/e2e"], { serial: true }),
+  },
+  {
+    name: "sanitize",
+    what: "native tests and parity under ASan and UBSan: baseline and emulated CUDA mapping",
+    always: false,
+    run: sanitized,
   },
   {
     name: "soak",
@@ -129,9 +135,36 @@ async function checks(...list: [name: string, command: string, args: string[]][]
   return count;
 }
 
-async function googleTest(): Promise<Count> {
+/** Builds gpu-sim once more, watched by the sanitizers, and runs what tests it natively and by parity. */
+async function sanitized(): Promise<Count> {
+  const folder = join(checkoutDirectory, "build/gpu-sim-sanitize");
+  const built = await runHere("cmake", [
+    "-S",
+    "gpu-sim",
+    "-B",
+    folder,
+    "-G",
+    "Ninja",
+    "-DSDPG_SANITIZE=ON",
+  ], { quiet: true }) && await runHere("ninja", ["-C", folder, "gpu-sim-tests", "gpu_sim"]);
+  if (!built) return { passed: 0, failed: 1 };
+  const native = await googleTest(join(folder, "gpu-sim-tests"));
+  // The library is loaded by a process that was built without the sanitizers' runtime.
+  const located = await new Deno.Command("g++", { args: ["-print-file-name=libasan.so"] }).output();
+  const parity = await vitest("parity-sanitized", ["test/parity"], {
+    env: {
+      SDPG_GPU_SIM_LIBRARY: join(folder, "libgpu_sim.so"),
+      LD_PRELOAD: new TextDecoder().decode(located.stdout).trim(),
+      ASAN_OPTIONS: "detect_leaks=0",
+    },
+  });
+  return { passed: native.passed + parity.passed, failed: native.failed + parity.failed };
+}
+
+async function googleTest(
+  binary = join(checkoutDirectory, "build/gpu-sim/gpu-sim-tests"),
+): Promise<Count> {
   const report = join(await reportFolder(), "gtest.json");
-  const binary = join(checkoutDirectory, "build/gpu-sim/gpu-sim-tests");
   const success = await runHere(binary, ["--gtest_brief=1", `--gtest_output=json:${report}`]);
   const { tests, failures } = await readReport<{ tests: number; failures: number }>(report) ??
     { tests: 0, failures: 0 };
@@ -143,7 +176,7 @@ async function googleTest(): Promise<Count> {
 async function vitest(
   name: string,
   folders: string[],
-  options: { serial?: boolean } = {},
+  options: { serial?: boolean; env?: Record<string, string> } = {},
 ): Promise<Count> {
   const report = join(await reportFolder(), `vitest-${name}.json`);
   const success = await runHere(Deno.execPath(), [
@@ -159,7 +192,7 @@ async function vitest(
     `--outputFile=${report}`,
     ...(options.serial ? ["--no-file-parallelism"] : []),
     ...folders.map((folder) => `${folder}/`),
-  ]);
+  ], { env: options.env });
   const result = await readReport<{
     numPassedTests: number;
     numFailedTests: number;
@@ -185,12 +218,13 @@ function vitestPackage(): string {
 async function runHere(
   command: string,
   args: string[],
-  options: { quiet?: boolean } = {},
+  options: { quiet?: boolean; env?: Record<string, string> } = {},
 ): Promise<boolean> {
   const output = options.quiet ? "piped" : "inherit";
   try {
     const result = await new Deno.Command(command, {
       args,
+      env: options.env,
       cwd: checkoutDirectory,
       stdin: "null",
       stdout: output,
