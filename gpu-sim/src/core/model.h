@@ -75,8 +75,8 @@ struct Pair {
   int friction_geom1, friction_geom2;
 };
 
-// A grid of heights; row r and column c at x = (2 c / (ncol - 1) - 1) size[0], y likewise with size[1]
-// and r, z = size[2] times Model::hfield_data[begin + r ncol + c]. Solid down to -size[3].
+// A grid of heights; row r and column c at x = (2 c / (ncol - 1) - 1) size[0], y likewise with
+// size[1] and r, z = size[2] times Model::hfield_data[begin + r ncol + c]. Solid down to -size[3].
 struct HeightField {
   int nrow, ncol, begin;
   double size[4];  // m
@@ -229,7 +229,7 @@ struct Model {
   const int* geom_hfield;  // [ngeom] index into hfield of a height field, else -1
   const HeightField* hfield;
   const float* hfield_data;
-  bool may_overflow;             // some pair may touch in more places than it has contacts
+  bool may_overflow;            // some pair may touch in more places than it has contacts
   const PairGroup* pair_group;  // [npair_group]
   int npair_group;
   const int* bounded_body;  // [bounded_bodies] bodies of some group
