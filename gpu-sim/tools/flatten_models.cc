@@ -1,7 +1,7 @@
 // Writes compiled models as flat files (core/model/flat_model.h), for machines without protobuf:
 //   flatten_models IN.model.binpb OUT.flat ...
-// gpu-sim/tools/gpu_check.sh reads those of gpu-sim/tests/data, which
-// gpu-sim/tests/data/flatten.sh makes.
+// gpu-sim/tools/gpu_check.sh reads those of gpu-sim/tests/data; the README there says how they are
+// made.
 #include <cstdio>
 #include <fstream>
 #include <sstream>

@@ -93,6 +93,18 @@ TEST(DevicePhysics, StepGivesTheBitsOfTheEmulatedTable) {
   }
 }
 
+// What gpu_check.sh reads belongs to this build.
+TEST(FlatModel, CommittedFilesHaveThisLayout) {
+  for (const char* name : {"hopper", "walker", "ant", "humanoid"}) {
+    std::string error;
+    const auto model =
+        core::load_flat_model(testing::read_file(std::string(name) + ".flat"), &error);
+    ASSERT_TRUE(model) << name << ": " << error << "; see gpu-sim/tests/data/README.md";
+    EXPECT_EQ(model->nu, model->nv - (model->jnt_type[0] == core::JointType::kFree ? 6 : 3))
+        << name;
+  }
+}
+
 TEST(FlatModel, LoadsWhatWasSaved) {
   const auto model = testing::made(testing::hopper_message());
   const std::string file = save_flat_model(core::flatten_model(*model));
