@@ -247,7 +247,8 @@ SDPG_FN void run_program(const void* section_pointer, const void* args_pointer) 
       case kLoadProgress:
         for (std::uint32_t i = 0; i < op.length; ++i) {
           T* dst = registers + (op.dst + i) * L;
-          for (int lane = 0; lane < P::lanes; ++lane) dst[lane] = static_cast<T>(args.progress[lane]);
+          for (int lane = 0; lane < P::lanes; ++lane)
+            dst[lane] = static_cast<T>(args.progress[lane]);
         }
         break;
       case kRandomUniform:
