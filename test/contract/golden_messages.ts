@@ -21,15 +21,19 @@ import {
 import { reflect } from "@bufbuild/protobuf/reflect";
 import { file_sdpg_learner_v1_learner } from "@proto/sdpg/learner/v1/learner_pb.ts";
 import { file_sdpg_model_v1_model } from "@proto/sdpg/model/v1/model_pb.ts";
+import { file_sdpg_render_v1_render } from "@proto/sdpg/render/v1/render_pb.ts";
 import { file_sdpg_sim_v1_sim } from "@proto/sdpg/sim/v1/sim_pb.ts";
 import { file_sdpg_task_v1_task } from "@proto/sdpg/task/v1/task_pb.ts";
 import { file_sdpg_tensor_v1_tensor } from "@proto/sdpg/tensor/v1/tensor_pb.ts";
+import { file_sdpg_view_v1_view } from "@proto/sdpg/view/v1/view_pb.ts";
 
 export const files = [
   file_sdpg_tensor_v1_tensor,
   file_sdpg_model_v1_model,
   file_sdpg_task_v1_task,
+  file_sdpg_view_v1_view,
   file_sdpg_sim_v1_sim,
+  file_sdpg_render_v1_render,
   file_sdpg_learner_v1_learner,
 ];
 export const registry = createRegistry(...files);

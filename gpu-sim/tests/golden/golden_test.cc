@@ -19,9 +19,11 @@
 
 #include "sdpg/learner/v1/learner.pb.h"
 #include "sdpg/model/v1/model.pb.h"
+#include "sdpg/render/v1/render.pb.h"
 #include "sdpg/sim/v1/sim.pb.h"
 #include "sdpg/task/v1/task.pb.h"
 #include "sdpg/tensor/v1/tensor.pb.h"
+#include "sdpg/view/v1/view.pb.h"
 
 namespace {
 
@@ -105,7 +107,9 @@ TEST(Golden, EveryMessageOfEveryPackageHasALine) {
       sdpg::tensor::v1::Tensor::descriptor()->file(),
       sdpg::model::v1::Model::descriptor()->file(),
       sdpg::task::v1::TaskProgram::descriptor()->file(),
+      sdpg::view::v1::View::descriptor()->file(),
       sdpg::sim::v1::Step::descriptor()->file(),
+      sdpg::render::v1::Draw::descriptor()->file(),
       sdpg::learner::v1::Epoch::descriptor()->file(),
   };
   int messages = 0;

@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file sdpg/model/v1/model.proto.
  */
 export const file_sdpg_model_v1_model: GenFile = /*@__PURE__*/
-  fileDesc("ChlzZHBnL21vZGVsL3YxL21vZGVsLnByb3RvEg1zZHBnLm1vZGVsLnYxIt0FCgVNb2RlbBIMCgRuYW1lGAEgASgJEhQKDGNvbnRlbnRfaGFzaBgCIAEoCRIlCgZvcHRpb24YAyABKAsyFS5zZHBnLm1vZGVsLnYxLk9wdGlvbhIlCgZib2RpZXMYBCABKAsyFS5zZHBnLm1vZGVsLnYxLkJvZGllcxIlCgZqb2ludHMYBSABKAsyFS5zZHBnLm1vZGVsLnYxLkpvaW50cxIhCgRkb2ZzGAYgASgLMhMuc2RwZy5tb2RlbC52MS5Eb2ZzEiMKBWdlb21zGAcgASgLMhQuc2RwZy5tb2RlbC52MS5HZW9tcxIrCglhY3R1YXRvcnMYCCABKAsyGC5zZHBnLm1vZGVsLnYxLkFjdHVhdG9ycxIjCgVzaXRlcxgJIAEoCzIULnNkcGcubW9kZWwudjEuU2l0ZXMSDQoFcXBvczAYCiADKAESEwoLcXBvc19zcHJpbmcYCyADKAESGQoRZXhjbHVkZV9zaWduYXR1cmUYDCADKAUSJgoHY2FtZXJhcxgNIAMoCzIVLnNkcGcubW9kZWwudjEuQ2FtZXJhEiQKBmxpZ2h0cxgOIAMoCzIULnNkcGcubW9kZWwudjEuTGlnaHQSKgoJbWF0ZXJpYWxzGA8gAygLMhcuc2RwZy5tb2RlbC52MS5NYXRlcmlhbBIYChBzdGF0X21lYW5pbmVydGlhGBAgASgBEhMKC3N0YXRfZXh0ZW50GBEgASgBEhIKCnRvdGFsX21hc3MYEiABKAESKgoJa2V5ZnJhbWVzGBMgAygLMhcuc2RwZy5tb2RlbC52MS5LZXlmcmFtZRIjCgVwYWlycxgUIAEoCzIULnNkcGcubW9kZWwudjEuUGFpcnMSKwoHaGZpZWxkcxgVIAMoCzIaLnNkcGcubW9kZWwudjEuSGVpZ2h0RmllbGQSJwoHc2Vuc29ycxgWIAEoCzIWLnNkcGcubW9kZWwudjEuU2Vuc29ycyKSAgoGT3B0aW9uEhAKCHRpbWVzdGVwGAEgASgBEg8KB2dyYXZpdHkYAiADKAESEgoKaW50ZWdyYXRvchgDIAEoBRIMCgRjb25lGAQgASgFEg4KBnNvbHZlchgFIAEoBRISCgppdGVyYXRpb25zGAYgASgFEhUKDWxzX2l0ZXJhdGlvbnMYByABKAUSEQoJdG9sZXJhbmNlGAggASgBEhQKDGxzX3RvbGVyYW5jZRgJIAEoARIQCghpbXByYXRpbxgKIAEoARIUCgxkaXNhYmxlZmxhZ3MYCyABKAUSEwoLZW5hYmxlZmxhZ3MYDCABKAUSDwoHZGVuc2l0eRgNIAEoARIRCgl2aXNjb3NpdHkYDiABKAEipwIKBkJvZGllcxIMCgRuYW1lGAEgAygJEhAKCHBhcmVudGlkGAIgAygFEg4KBnJvb3RpZBgDIAMoBRIOCgZ3ZWxkaWQYBCADKAUSDgoGam50bnVtGAUgAygFEg4KBmpudGFkchgGIAMoBRIOCgZkb2ZudW0YByADKAUSDgoGZG9mYWRyGAggAygFEg8KB2dlb21udW0YCSADKAUSDwoHZ2VvbWFkchgKIAMoBRILCgNwb3MYCyADKAESDAoEcXVhdBgMIAMoARIMCgRpcG9zGA0gAygBEg0KBWlxdWF0GA4gAygBEgwKBG1hc3MYDyADKAESDwoHaW5lcnRpYRgQIAMoARISCgppbnZ3ZWlnaHQwGBEgAygBEhAKCGdyYXZjb21wGBIgAygBIpQCCgZKb2ludHMSDAoEbmFtZRgBIAMoCRIMCgR0eXBlGAIgAygFEg8KB3Fwb3NhZHIYAyADKAUSDgoGZG9mYWRyGAQgAygFEg4KBmJvZHlpZBgFIAMoBRILCgNwb3MYBiADKAESDAoEYXhpcxgHIAMoARIPCgdsaW1pdGVkGAggAygFEg0KBXJhbmdlGAkgAygBEg4KBm1hcmdpbhgKIAMoARIOCgZzb2xyZWYYCyADKAESDgoGc29saW1wGAwgAygBEhEKCXN0aWZmbmVzcxgNIAMoARITCgthY3RncmF2Y29tcBgOIAMoBRIVCg1hY3RmcmNsaW1pdGVkGA8gAygFEhMKC2FjdGZyY3JhbmdlGBAgAygBIqQBCgREb2ZzEg4KBmJvZHlpZBgBIAMoBRINCgVqbnRpZBgCIAMoBRIQCghwYXJlbnRpZBgDIAMoBRIQCghhcm1hdHVyZRgEIAMoARIPCgdkYW1waW5nGAUgAygBEhQKDGZyaWN0aW9ubG9zcxgGIAMoARIOCgZzb2xyZWYYByADKAESDgoGc29saW1wGAggAygBEhIKCmludndlaWdodDAYCSADKAEivwIKBUdlb21zEgwKBG5hbWUYASADKAkSDAoEdHlwZRgCIAMoBRIOCgZib2R5aWQYAyADKAUSDwoHY29udHlwZRgEIAMoBRITCgtjb25hZmZpbml0eRgFIAMoBRIOCgZjb25kaW0YBiADKAUSEAoIcHJpb3JpdHkYByADKAUSDAoEc2l6ZRgIIAMoARILCgNwb3MYCSADKAESDAoEcXVhdBgKIAMoARIQCghmcmljdGlvbhgLIAMoARIOCgZzb2xtaXgYDCADKAESDgoGc29scmVmGA0gAygBEg4KBnNvbGltcBgOIAMoARIOCgZtYXJnaW4YDyADKAESCwoDZ2FwGBAgAygBEgwKBHJnYmEYESADKAESDQoFbWF0aWQYEiADKAUSDQoFZ3JvdXAYEyADKAUSDgoGZGF0YWlkGBQgAygFIqcBCgVQYWlycxIMCgRuYW1lGAEgAygJEg0KBWdlb20xGAIgAygFEg0KBWdlb20yGAMgAygFEgsKA2RpbRgEIAMoBRIQCghmcmljdGlvbhgFIAMoARIOCgZzb2xyZWYYBiADKAESFgoOc29scmVmZnJpY3Rpb24YByADKAESDgoGc29saW1wGAggAygBEg4KBm1hcmdpbhgJIAMoARILCgNnYXAYCiADKAEiUwoLSGVpZ2h0RmllbGQSDAoEbmFtZRgBIAEoCRIMCgRucm93GAIgASgFEgwKBG5jb2wYAyABKAUSDAoEc2l6ZRgEIAMoARIMCgRkYXRhGAUgAygCItgCCglBY3R1YXRvcnMSDAoEbmFtZRgBIAMoCRIPCgd0cm50eXBlGAIgAygFEg0KBXRybmlkGAMgAygFEgwKBGdlYXIYBCADKAESEwoLY3RybGxpbWl0ZWQYBSADKAUSEQoJY3RybHJhbmdlGAYgAygBEhQKDGZvcmNlbGltaXRlZBgHIAMoBRISCgpmb3JjZXJhbmdlGAggAygBEg8KB2R5bnR5cGUYCSADKAUSEAoIZ2FpbnR5cGUYCiADKAUSEAoIYmlhc3R5cGUYCyADKAUSDgoGZHlucHJtGAwgAygBEg8KB2dhaW5wcm0YDSADKAESDwoHYmlhc3BybRgOIAMoARIOCgZhY3RhZHIYDyADKAUSDgoGYWN0bnVtGBAgAygFEhIKCmFjdGxpbWl0ZWQYESADKAUSEAoIYWN0cmFuZ2UYEiADKAESEAoIYWN0ZWFybHkYEyADKAUiXAoFU2l0ZXMSDAoEbmFtZRgBIAMoCRIOCgZib2R5aWQYAiADKAUSCwoDcG9zGAMgAygBEgwKBHF1YXQYBCADKAESDAoEdHlwZRgFIAMoBRIMCgRzaXplGAYgAygBIo8BCgdTZW5zb3JzEgwKBG5hbWUYASADKAkSDAoEdHlwZRgCIAMoBRIPCgdvYmp0eXBlGAMgAygFEg0KBW9iamlkGAQgAygFEg8KB3JlZnR5cGUYBSADKAUSDQoFcmVmaWQYBiADKAUSCwoDZGltGAcgAygFEgsKA2FkchgIIAMoBRIOCgZjdXRvZmYYCSADKAEiXQoIS2V5ZnJhbWUSDAoEbmFtZRgBIAEoCRIMCgR0aW1lGAIgASgBEgwKBHFwb3MYAyADKAESDAoEcXZlbBgEIAMoARILCgNhY3QYBSADKAESDAoEY3RybBgGIAMoASKPAQoGQ2FtZXJhEgwKBG5hbWUYASABKAkSDAoEbW9kZRgCIAEoBRIOCgZib2R5aWQYAyABKAUSFAoMdGFyZ2V0Ym9keWlkGAQgASgFEgsKA3BvcxgFIAMoARIMCgRxdWF0GAYgAygBEgwKBHBvczAYByADKAESDAoEbWF0MBgIIAMoARIMCgRmb3Z5GAkgASgBIqoBCgVMaWdodBIMCgRuYW1lGAEgASgJEgwKBG1vZGUYAiABKAUSDgoGYm9keWlkGAMgASgFEhMKC2RpcmVjdGlvbmFsGAQgASgIEhIKCmNhc3RzaGFkb3cYBSABKAgSCwoDcG9zGAYgAygBEgsKA2RpchgHIAMoARIPCgdhbWJpZW50GAggAygBEg8KB2RpZmZ1c2UYCSADKAESEAoIc3BlY3VsYXIYCiADKAEiXQoITWF0ZXJpYWwSDAoEbmFtZRgBIAEoCRIMCgRyZ2JhGAIgAygBEg0KBXJnYmEyGAMgAygBEhEKCXRleHJlcGVhdBgEIAMoARITCgtyZWZsZWN0YW5jZRgFIAEoAWIGcHJvdG8z");
+  fileDesc("ChlzZHBnL21vZGVsL3YxL21vZGVsLnByb3RvEg1zZHBnLm1vZGVsLnYxIqkGCgVNb2RlbBIMCgRuYW1lGAEgASgJEhQKDGNvbnRlbnRfaGFzaBgCIAEoCRIlCgZvcHRpb24YAyABKAsyFS5zZHBnLm1vZGVsLnYxLk9wdGlvbhIlCgZib2RpZXMYBCABKAsyFS5zZHBnLm1vZGVsLnYxLkJvZGllcxIlCgZqb2ludHMYBSABKAsyFS5zZHBnLm1vZGVsLnYxLkpvaW50cxIhCgRkb2ZzGAYgASgLMhMuc2RwZy5tb2RlbC52MS5Eb2ZzEiMKBWdlb21zGAcgASgLMhQuc2RwZy5tb2RlbC52MS5HZW9tcxIrCglhY3R1YXRvcnMYCCABKAsyGC5zZHBnLm1vZGVsLnYxLkFjdHVhdG9ycxIjCgVzaXRlcxgJIAEoCzIULnNkcGcubW9kZWwudjEuU2l0ZXMSDQoFcXBvczAYCiADKAESEwoLcXBvc19zcHJpbmcYCyADKAESGQoRZXhjbHVkZV9zaWduYXR1cmUYDCADKAUSJgoHY2FtZXJhcxgNIAMoCzIVLnNkcGcubW9kZWwudjEuQ2FtZXJhEiQKBmxpZ2h0cxgOIAMoCzIULnNkcGcubW9kZWwudjEuTGlnaHQSKgoJbWF0ZXJpYWxzGA8gAygLMhcuc2RwZy5tb2RlbC52MS5NYXRlcmlhbBIYChBzdGF0X21lYW5pbmVydGlhGBAgASgBEhMKC3N0YXRfZXh0ZW50GBEgASgBEhIKCnRvdGFsX21hc3MYEiABKAESKgoJa2V5ZnJhbWVzGBMgAygLMhcuc2RwZy5tb2RlbC52MS5LZXlmcmFtZRIjCgVwYWlycxgUIAEoCzIULnNkcGcubW9kZWwudjEuUGFpcnMSKwoHaGZpZWxkcxgVIAMoCzIaLnNkcGcubW9kZWwudjEuSGVpZ2h0RmllbGQSJwoHc2Vuc29ycxgWIAEoCzIWLnNkcGcubW9kZWwudjEuU2Vuc29ycxIjCgZtZXNoZXMYFyADKAsyEy5zZHBnLm1vZGVsLnYxLk1lc2gSJQoGdmlzdWFsGBggASgLMhUuc2RwZy5tb2RlbC52MS5WaXN1YWwikgIKBk9wdGlvbhIQCgh0aW1lc3RlcBgBIAEoARIPCgdncmF2aXR5GAIgAygBEhIKCmludGVncmF0b3IYAyABKAUSDAoEY29uZRgEIAEoBRIOCgZzb2x2ZXIYBSABKAUSEgoKaXRlcmF0aW9ucxgGIAEoBRIVCg1sc19pdGVyYXRpb25zGAcgASgFEhEKCXRvbGVyYW5jZRgIIAEoARIUCgxsc190b2xlcmFuY2UYCSABKAESEAoIaW1wcmF0aW8YCiABKAESFAoMZGlzYWJsZWZsYWdzGAsgASgFEhMKC2VuYWJsZWZsYWdzGAwgASgFEg8KB2RlbnNpdHkYDSABKAESEQoJdmlzY29zaXR5GA4gASgBIqcCCgZCb2RpZXMSDAoEbmFtZRgBIAMoCRIQCghwYXJlbnRpZBgCIAMoBRIOCgZyb290aWQYAyADKAUSDgoGd2VsZGlkGAQgAygFEg4KBmpudG51bRgFIAMoBRIOCgZqbnRhZHIYBiADKAUSDgoGZG9mbnVtGAcgAygFEg4KBmRvZmFkchgIIAMoBRIPCgdnZW9tbnVtGAkgAygFEg8KB2dlb21hZHIYCiADKAUSCwoDcG9zGAsgAygBEgwKBHF1YXQYDCADKAESDAoEaXBvcxgNIAMoARINCgVpcXVhdBgOIAMoARIMCgRtYXNzGA8gAygBEg8KB2luZXJ0aWEYECADKAESEgoKaW52d2VpZ2h0MBgRIAMoARIQCghncmF2Y29tcBgSIAMoASKUAgoGSm9pbnRzEgwKBG5hbWUYASADKAkSDAoEdHlwZRgCIAMoBRIPCgdxcG9zYWRyGAMgAygFEg4KBmRvZmFkchgEIAMoBRIOCgZib2R5aWQYBSADKAUSCwoDcG9zGAYgAygBEgwKBGF4aXMYByADKAESDwoHbGltaXRlZBgIIAMoBRINCgVyYW5nZRgJIAMoARIOCgZtYXJnaW4YCiADKAESDgoGc29scmVmGAsgAygBEg4KBnNvbGltcBgMIAMoARIRCglzdGlmZm5lc3MYDSADKAESEwoLYWN0Z3JhdmNvbXAYDiADKAUSFQoNYWN0ZnJjbGltaXRlZBgPIAMoBRITCgthY3RmcmNyYW5nZRgQIAMoASKkAQoERG9mcxIOCgZib2R5aWQYASADKAUSDQoFam50aWQYAiADKAUSEAoIcGFyZW50aWQYAyADKAUSEAoIYXJtYXR1cmUYBCADKAESDwoHZGFtcGluZxgFIAMoARIUCgxmcmljdGlvbmxvc3MYBiADKAESDgoGc29scmVmGAcgAygBEg4KBnNvbGltcBgIIAMoARISCgppbnZ3ZWlnaHQwGAkgAygBIr8CCgVHZW9tcxIMCgRuYW1lGAEgAygJEgwKBHR5cGUYAiADKAUSDgoGYm9keWlkGAMgAygFEg8KB2NvbnR5cGUYBCADKAUSEwoLY29uYWZmaW5pdHkYBSADKAUSDgoGY29uZGltGAYgAygFEhAKCHByaW9yaXR5GAcgAygFEgwKBHNpemUYCCADKAESCwoDcG9zGAkgAygBEgwKBHF1YXQYCiADKAESEAoIZnJpY3Rpb24YCyADKAESDgoGc29sbWl4GAwgAygBEg4KBnNvbHJlZhgNIAMoARIOCgZzb2xpbXAYDiADKAESDgoGbWFyZ2luGA8gAygBEgsKA2dhcBgQIAMoARIMCgRyZ2JhGBEgAygBEg0KBW1hdGlkGBIgAygFEg0KBWdyb3VwGBMgAygFEg4KBmRhdGFpZBgUIAMoBSKnAQoFUGFpcnMSDAoEbmFtZRgBIAMoCRINCgVnZW9tMRgCIAMoBRINCgVnZW9tMhgDIAMoBRILCgNkaW0YBCADKAUSEAoIZnJpY3Rpb24YBSADKAESDgoGc29scmVmGAYgAygBEhYKDnNvbHJlZmZyaWN0aW9uGAcgAygBEg4KBnNvbGltcBgIIAMoARIOCgZtYXJnaW4YCSADKAESCwoDZ2FwGAogAygBIlMKC0hlaWdodEZpZWxkEgwKBG5hbWUYASABKAkSDAoEbnJvdxgCIAEoBRIMCgRuY29sGAMgASgFEgwKBHNpemUYBCADKAESDAoEZGF0YRgFIAMoAiLYAgoJQWN0dWF0b3JzEgwKBG5hbWUYASADKAkSDwoHdHJudHlwZRgCIAMoBRINCgV0cm5pZBgDIAMoBRIMCgRnZWFyGAQgAygBEhMKC2N0cmxsaW1pdGVkGAUgAygFEhEKCWN0cmxyYW5nZRgGIAMoARIUCgxmb3JjZWxpbWl0ZWQYByADKAUSEgoKZm9yY2VyYW5nZRgIIAMoARIPCgdkeW50eXBlGAkgAygFEhAKCGdhaW50eXBlGAogAygFEhAKCGJpYXN0eXBlGAsgAygFEg4KBmR5bnBybRgMIAMoARIPCgdnYWlucHJtGA0gAygBEg8KB2JpYXNwcm0YDiADKAESDgoGYWN0YWRyGA8gAygFEg4KBmFjdG51bRgQIAMoBRISCgphY3RsaW1pdGVkGBEgAygFEhAKCGFjdHJhbmdlGBIgAygBEhAKCGFjdGVhcmx5GBMgAygFIlwKBVNpdGVzEgwKBG5hbWUYASADKAkSDgoGYm9keWlkGAIgAygFEgsKA3BvcxgDIAMoARIMCgRxdWF0GAQgAygBEgwKBHR5cGUYBSADKAUSDAoEc2l6ZRgGIAMoASKPAQoHU2Vuc29ycxIMCgRuYW1lGAEgAygJEgwKBHR5cGUYAiADKAUSDwoHb2JqdHlwZRgDIAMoBRINCgVvYmppZBgEIAMoBRIPCgdyZWZ0eXBlGAUgAygFEg0KBXJlZmlkGAYgAygFEgsKA2RpbRgHIAMoBRILCgNhZHIYCCADKAUSDgoGY3V0b2ZmGAkgAygBIl0KCEtleWZyYW1lEgwKBG5hbWUYASABKAkSDAoEdGltZRgCIAEoARIMCgRxcG9zGAMgAygBEgwKBHF2ZWwYBCADKAESCwoDYWN0GAUgAygBEgwKBGN0cmwYBiADKAEijwEKBkNhbWVyYRIMCgRuYW1lGAEgASgJEgwKBG1vZGUYAiABKAUSDgoGYm9keWlkGAMgASgFEhQKDHRhcmdldGJvZHlpZBgEIAEoBRILCgNwb3MYBSADKAESDAoEcXVhdBgGIAMoARIMCgRwb3MwGAcgAygBEgwKBG1hdDAYCCADKAESDAoEZm92eRgJIAEoASKTAgoFTGlnaHQSDAoEbmFtZRgBIAEoCRIMCgRtb2RlGAIgASgFEg4KBmJvZHlpZBgDIAEoBRITCgtkaXJlY3Rpb25hbBgEIAEoCBISCgpjYXN0c2hhZG93GAUgASgIEgsKA3BvcxgGIAMoARILCgNkaXIYByADKAESDwoHYW1iaWVudBgIIAMoARIPCgdkaWZmdXNlGAkgAygBEhAKCHNwZWN1bGFyGAogAygBEhQKDHRhcmdldGJvZHlpZBgLIAEoBRIMCgRwb3MwGAwgAygBEgwKBGRpcjAYDSADKAESEwoLYXR0ZW51YXRpb24YDiADKAESDgoGY3V0b2ZmGA8gASgBEhAKCGV4cG9uZW50GBAgASgBIqgBCghNYXRlcmlhbBIMCgRuYW1lGAEgASgJEgwKBHJnYmEYAiADKAESDQoFcmdiYTIYAyADKAESEQoJdGV4cmVwZWF0GAQgAygBEhMKC3JlZmxlY3RhbmNlGAUgASgBEhIKCnRleHVuaWZvcm0YBiABKAgSEAoIZW1pc3Npb24YByABKAESEAoIc3BlY3VsYXIYCCABKAESEQoJc2hpbmluZXNzGAkgASgBIjAKBE1lc2gSDAoEbmFtZRgBIAEoCRIMCgR2ZXJ0GAIgAygCEgwKBGZhY2UYAyADKAUibgoGVmlzdWFsEhkKEWhlYWRsaWdodF9hbWJpZW50GAEgAygBEhkKEWhlYWRsaWdodF9kaWZmdXNlGAIgAygBEhoKEmhlYWRsaWdodF9zcGVjdWxhchgDIAMoARISCgpiYWNrZ3JvdW5kGAQgAygBYgZwcm90bzM");
 
 /**
  * @generated from message sdpg.model.v1.Model
@@ -149,6 +149,18 @@ export type Model = Message<"sdpg.model.v1.Model"> & {
    * @generated from field: sdpg.model.v1.Sensors sensors = 22;
    */
   sensors?: Sensors | undefined;
+
+  /**
+   * Triangle meshes of geoms that are drawn and do not collide.
+   *
+   * @generated from field: repeated sdpg.model.v1.Mesh meshes = 23;
+   */
+  meshes: Mesh[];
+
+  /**
+   * @generated from field: sdpg.model.v1.Visual visual = 24;
+   */
+  visual?: Visual | undefined;
 };
 
 /**
@@ -664,7 +676,7 @@ export type Geoms = Message<"sdpg.model.v1.Geoms"> & {
   group: number[];
 
   /**
-   * Index into Model.hfields for a height field, else -1.
+   * Index into Model.hfields for a height field, into Model.meshes for a mesh, else -1.
    *
    * @generated from field: repeated int32 dataid = 20;
    */
@@ -1160,6 +1172,8 @@ export type Light = Message<"sdpg.model.v1.Light"> & {
   name: string;
 
   /**
+   * mjtCamLight, as for cameras.
+   *
    * @generated from field: int32 mode = 2;
    */
   mode: number;
@@ -1170,6 +1184,8 @@ export type Light = Message<"sdpg.model.v1.Light"> & {
   bodyid: number;
 
   /**
+   * Otherwise it shines from `pos`.
+   *
    * @generated from field: bool directional = 4;
    */
   directional: boolean;
@@ -1180,7 +1196,7 @@ export type Light = Message<"sdpg.model.v1.Light"> & {
   castshadow: boolean;
 
   /**
-   * [3] each; colours 0 to 1.
+   * [3] each; position and direction in the body's frame; colours 0 to 1.
    *
    * @generated from field: repeated double pos = 6;
    */
@@ -1205,6 +1221,44 @@ export type Light = Message<"sdpg.model.v1.Light"> & {
    * @generated from field: repeated double specular = 10;
    */
   specular: number[];
+
+  /**
+   * Body the light turns to, or -1.
+   *
+   * @generated from field: int32 targetbodyid = 11;
+   */
+  targetbodyid: number;
+
+  /**
+   * [3] position relative to the body in the world at qpos0; [3] direction in the world at qpos0.
+   *
+   * @generated from field: repeated double pos0 = 12;
+   */
+  pos0: number[];
+
+  /**
+   * @generated from field: repeated double dir0 = 13;
+   */
+  dir0: number[];
+
+  /**
+   * [3] of a positional light: constant, linear and quadratic attenuation by distance.
+   *
+   * @generated from field: repeated double attenuation = 14;
+   */
+  attenuation: number[];
+
+  /**
+   * Half angle of a positional light's cone in degrees, 180 for none, and its softness.
+   *
+   * @generated from field: double cutoff = 15;
+   */
+  cutoff: number;
+
+  /**
+   * @generated from field: double exponent = 16;
+   */
+  exponent: number;
 };
 
 /**
@@ -1236,7 +1290,7 @@ export type Material = Message<"sdpg.model.v1.Material"> & {
   rgba2: number[];
 
   /**
-   * Squares of the checker per metre, x and y.
+   * Squares of the checker per metre, x and y; where `texuniform` is not set, per extent of the geom.
    *
    * @generated from field: repeated double texrepeat = 4;
    */
@@ -1246,6 +1300,28 @@ export type Material = Message<"sdpg.model.v1.Material"> & {
    * @generated from field: double reflectance = 5;
    */
   reflectance: number;
+
+  /**
+   * @generated from field: bool texuniform = 6;
+   */
+  texuniform: boolean;
+
+  /**
+   * 0 to 1 each; shininess is the exponent over 128.
+   *
+   * @generated from field: double emission = 7;
+   */
+  emission: number;
+
+  /**
+   * @generated from field: double specular = 8;
+   */
+  specular: number;
+
+  /**
+   * @generated from field: double shininess = 9;
+   */
+  shininess: number;
 };
 
 /**
@@ -1254,4 +1330,75 @@ export type Material = Message<"sdpg.model.v1.Material"> & {
  */
 export const MaterialSchema: GenMessage<Material> = /*@__PURE__*/
   messageDesc(file_sdpg_model_v1_model, 14);
+
+/**
+ * A triangle mesh in the geom's frame, MuJoCo's: centred and turned to its principal axes.
+ *
+ * @generated from message sdpg.model.v1.Mesh
+ */
+export type Mesh = Message<"sdpg.model.v1.Mesh"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * [nvert*3] m.
+   *
+   * @generated from field: repeated float vert = 2;
+   */
+  vert: number[];
+
+  /**
+   * [nface*3] indices of vertices, counter-clockwise from outside.
+   *
+   * @generated from field: repeated int32 face = 3;
+   */
+  face: number[];
+};
+
+/**
+ * Describes the message sdpg.model.v1.Mesh.
+ * Use `create(MeshSchema)` to create a new message.
+ */
+export const MeshSchema: GenMessage<Mesh> = /*@__PURE__*/
+  messageDesc(file_sdpg_model_v1_model, 15);
+
+/**
+ * mjVisual: what a renderer needs besides the objects.
+ *
+ * @generated from message sdpg.model.v1.Visual
+ */
+export type Visual = Message<"sdpg.model.v1.Visual"> & {
+  /**
+   * The light at the camera, absent when it is off: [3] each, 0 to 1.
+   *
+   * @generated from field: repeated double headlight_ambient = 1;
+   */
+  headlightAmbient: number[];
+
+  /**
+   * @generated from field: repeated double headlight_diffuse = 2;
+   */
+  headlightDiffuse: number[];
+
+  /**
+   * @generated from field: repeated double headlight_specular = 3;
+   */
+  headlightSpecular: number[];
+
+  /**
+   * [3] colour where nothing is hit, 0 to 1: black, or the first colour of the model's sky.
+   *
+   * @generated from field: repeated double background = 4;
+   */
+  background: number[];
+};
+
+/**
+ * Describes the message sdpg.model.v1.Visual.
+ * Use `create(VisualSchema)` to create a new message.
+ */
+export const VisualSchema: GenMessage<Visual> = /*@__PURE__*/
+  messageDesc(file_sdpg_model_v1_model, 16);
 

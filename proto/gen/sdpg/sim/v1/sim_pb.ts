@@ -19,6 +19,8 @@ import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobu
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Model } from "../../model/v1/model_pb.ts";
 import { file_sdpg_model_v1_model } from "../../model/v1/model_pb.ts";
+import type { View } from "../../view/v1/view_pb.ts";
+import { file_sdpg_view_v1_view } from "../../view/v1/view_pb.ts";
 import type { TaskProgram } from "../../task/v1/task_pb.ts";
 import { file_sdpg_task_v1_task } from "../../task/v1/task_pb.ts";
 import type { Tensor } from "../../tensor/v1/tensor_pb.ts";
@@ -29,7 +31,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file sdpg/sim/v1/sim.proto.
  */
 export const file_sdpg_sim_v1_sim: GenFile = /*@__PURE__*/
-  fileDesc("ChVzZHBnL3NpbS92MS9zaW0ucHJvdG8SC3NkcGcuc2ltLnYxIhEKD0Rlc2NyaWJlUmVxdWVzdCKYAQoQRGVzY3JpYmVSZXNwb25zZRIPCgd2ZXJzaW9uGAEgASgJEgsKA2lzYRgCIAEoCRINCgVsYW5lcxgDIAEoDRIPCgd0aHJlYWRzGAQgASgNEioKCnRyYW5zcG9ydHMYBSADKA4yFi5zZHBnLnNpbS52MS5UcmFuc3BvcnQSGgoSbWVtb3J5X2xpbWl0X2J5dGVzGAYgASgEIssCChJDcmVhdGVCYXRjaFJlcXVlc3QSIwoFbW9kZWwYASABKAsyFC5zZHBnLm1vZGVsLnYxLk1vZGVsEicKBHRhc2sYAiABKAsyGS5zZHBnLnRhc2sudjEuVGFza1Byb2dyYW0SEAoIbm9taW5hbHMYAyABKA0SHwoXYXV4aWxpYXJpZXNfcGVyX25vbWluYWwYBCABKA0SDwoHaG9yaXpvbhgFIAEoDRIMCgRzZWVkGAYgASgEEjAKDWFjdGlvbl9ib3VuZHMYByABKAsyGS5zZHBnLnNpbS52MS5BY3Rpb25Cb3VuZHMSKQoJdHJhbnNwb3J0GAggASgOMhYuc2RwZy5zaW0udjEuVHJhbnNwb3J0EikKCXByZWNpc2lvbhgJIAEoDjIWLnNkcGcuc2ltLnYxLlByZWNpc2lvbhINCgVsYWJlbBgKIAEoCSJeCgxBY3Rpb25Cb3VuZHMSEAoIbWVhbl9sb3cYASABKAISEQoJbWVhbl9oaWdoGAIgASgCEhMKC2xvZ19zdGRfbG93GAMgASgCEhQKDGxvZ19zdGRfaGlnaBgEIAEoAiKpAQoTQ3JlYXRlQmF0Y2hSZXNwb25zZRIQCghiYXRjaF9pZBgBIAEoCRIpCgl0cmFuc3BvcnQYAiABKA4yFi5zZHBnLnNpbS52MS5UcmFuc3BvcnQSKgoHdGVuc29ycxgDIAMoCzIZLnNkcGcuc2ltLnYxLkJ1ZmZlclRlbnNvchIUCgxidWZmZXJfYnl0ZXMYBCABKAQSEwoLc3RhdGVfYnl0ZXMYBSABKAQiWgoMQnVmZmVyVGVuc29yEgwKBG5hbWUYASABKAkSJgoGdGVuc29yGAIgASgLMhYuc2RwZy50ZW5zb3IudjEuVGVuc29yEhQKDG9mZnNldF9ieXRlcxgDIAEoBCInChNEZXN0cm95QmF0Y2hSZXF1ZXN0EhAKCGJhdGNoX2lkGAEgASgJIhYKFERlc3Ryb3lCYXRjaFJlc3BvbnNlIigKFERlc2NyaWJlQmF0Y2hSZXF1ZXN0EhAKCGJhdGNoX2lkGAEgASgJIucBChVEZXNjcmliZUJhdGNoUmVzcG9uc2USFAoMYnVmZmVyX2J5dGVzGAEgASgEEhMKC3N0YXRlX2J5dGVzGAIgASgEEhkKEWVudmlyb25tZW50X2J5dGVzGAMgASgNEhkKEWVudmlyb25tZW50X3N0ZXBzGAQgASgEEj4KBmZhdWx0cxgFIAMoCzIuLnNkcGcuc2ltLnYxLkRlc2NyaWJlQmF0Y2hSZXNwb25zZS5GYXVsdHNFbnRyeRotCgtGYXVsdHNFbnRyeRILCgNrZXkYASABKA0SDQoFdmFsdWUYAiABKAQ6AjgBIs8BCg5Sb2xsb3V0UmVxdWVzdBIQCghiYXRjaF9pZBgBIAEoCRIQCghzZXF1ZW5jZRgCIAEoBBIjCgViZWdpbhgDIAEoCzISLnNkcGcuc2ltLnYxLkJlZ2luSAASIQoEc3RlcBgEIAEoCzIRLnNkcGcuc2ltLnYxLlN0ZXBIABIfCgNlbmQYBSABKAsyEC5zZHBnLnNpbS52MS5FbmRIABIlCgZjcmVkaXQYBiABKAsyEy5zZHBnLnNpbS52MS5DcmVkaXRIAEIJCgdtZXNzYWdlIiUKBUJlZ2luEg0KBWVwb2NoGAEgASgEEg0KBXJlc2V0GAIgASgIIjAKBFN0ZXASCQoBdBgBIAEoDRIMCgRtZWFuGAIgASgMEg8KB2xvZ19zdGQYAyABKAwiBQoDRW5kIhgKBkNyZWRpdBIOCgZjaHVua3MYASABKA0i2AEKD1JvbGxvdXRSZXNwb25zZRIQCghiYXRjaF9pZBgBIAEoCRIQCghzZXF1ZW5jZRgCIAEoBBIjCgViZWd1bhgDIAEoCzISLnNkcGcuc2ltLnYxLkJlZ3VuSAASJwoHc3RlcHBlZBgEIAEoCzIULnNkcGcuc2ltLnYxLlN0ZXBwZWRIABIjCgVlbmRlZBgFIAEoCzISLnNkcGcuc2ltLnYxLkVuZGVkSAASIwoFY2h1bmsYBiABKAsyEi5zZHBnLnNpbS52MS5DaHVua0gAQgkKB21lc3NhZ2UiPAoFQmVndW4SDQoFYWN0b3IYASABKAwSJAoHdGltaW5ncxgCIAMoCzITLnNkcGcuc2ltLnYxLlRpbWluZyJwCgdTdGVwcGVkEgkKAXQYASABKA0SDQoFYWN0b3IYAiABKAwSFQoNbm9taW5hbHNfZG9uZRgDIAEoDRIOCgZmYXVsdHMYBCABKA0SJAoHdGltaW5ncxgFIAMoCzITLnNkcGcuc2ltLnYxLlRpbWluZyImCgVFbmRlZBINCgVzdGVwcxgBIAEoDRIOCgZjaHVua3MYAiABKA0iKwoFQ2h1bmsSFAoMb2Zmc2V0X2J5dGVzGAEgASgEEgwKBGRhdGEYAiABKAwiRwoGVGltaW5nEg0KBXBoYXNlGAEgASgJEhcKD3N0YXJ0X3VuaXhfbmFubxgCIAEoBhIVCg1lbmRfdW5peF9uYW5vGAMgASgGIigKFFNuYXBzaG90QmF0Y2hSZXF1ZXN0EhAKCGJhdGNoX2lkGAEgASgJIiUKFVNuYXBzaG90QmF0Y2hSZXNwb25zZRIMCgRkYXRhGAEgASgMIjUKE1Jlc3RvcmVCYXRjaFJlcXVlc3QSEAoIYmF0Y2hfaWQYASABKAkSDAoEZGF0YRgCIAEoDCIWChRSZXN0b3JlQmF0Y2hSZXNwb25zZSpxCglUcmFuc3BvcnQSGQoVVFJBTlNQT1JUX1VOU1BFQ0lGSUVEEAASGwoXVFJBTlNQT1JUX1NIQVJFRF9NRU1PUlkQARIUChBUUkFOU1BPUlRfSU5MSU5FEAISFgoSVFJBTlNQT1JUX0NVREFfSVBDEAMqVAoJUHJlY2lzaW9uEhkKFVBSRUNJU0lPTl9VTlNQRUNJRklFRBAAEhUKEVBSRUNJU0lPTl9GTE9BVDMyEAESFQoRUFJFQ0lTSU9OX0ZMT0FUNjQQAip0CghGYXVsdEJpdBIZChVGQVVMVF9CSVRfVU5TUEVDSUZJRUQQABIYChRGQVVMVF9CSVRfTk9OX0ZJTklURRABEhYKEkZBVUxUX0JJVF9PVkVSRkxPVxACEhsKF0ZBVUxUX0JJVF9OT1RfQ09OVkVSR0VEEAQy1gQKEVNpbXVsYXRpb25TZXJ2aWNlEkcKCERlc2NyaWJlEhwuc2RwZy5zaW0udjEuRGVzY3JpYmVSZXF1ZXN0Gh0uc2RwZy5zaW0udjEuRGVzY3JpYmVSZXNwb25zZRJQCgtDcmVhdGVCYXRjaBIfLnNkcGcuc2ltLnYxLkNyZWF0ZUJhdGNoUmVxdWVzdBogLnNkcGcuc2ltLnYxLkNyZWF0ZUJhdGNoUmVzcG9uc2USUwoMRGVzdHJveUJhdGNoEiAuc2RwZy5zaW0udjEuRGVzdHJveUJhdGNoUmVxdWVzdBohLnNkcGcuc2ltLnYxLkRlc3Ryb3lCYXRjaFJlc3BvbnNlElYKDURlc2NyaWJlQmF0Y2gSIS5zZHBnLnNpbS52MS5EZXNjcmliZUJhdGNoUmVxdWVzdBoiLnNkcGcuc2ltLnYxLkRlc2NyaWJlQmF0Y2hSZXNwb25zZRJICgdSb2xsb3V0Ehsuc2RwZy5zaW0udjEuUm9sbG91dFJlcXVlc3QaHC5zZHBnLnNpbS52MS5Sb2xsb3V0UmVzcG9uc2UoATABElgKDVNuYXBzaG90QmF0Y2gSIS5zZHBnLnNpbS52MS5TbmFwc2hvdEJhdGNoUmVxdWVzdBoiLnNkcGcuc2ltLnYxLlNuYXBzaG90QmF0Y2hSZXNwb25zZTABElUKDFJlc3RvcmVCYXRjaBIgLnNkcGcuc2ltLnYxLlJlc3RvcmVCYXRjaFJlcXVlc3QaIS5zZHBnLnNpbS52MS5SZXN0b3JlQmF0Y2hSZXNwb25zZSgBYgZwcm90bzM", [file_sdpg_model_v1_model, file_sdpg_task_v1_task, file_sdpg_tensor_v1_tensor]);
+  fileDesc("ChVzZHBnL3NpbS92MS9zaW0ucHJvdG8SC3NkcGcuc2ltLnYxIhEKD0Rlc2NyaWJlUmVxdWVzdCKYAQoQRGVzY3JpYmVSZXNwb25zZRIPCgd2ZXJzaW9uGAEgASgJEgsKA2lzYRgCIAEoCRINCgVsYW5lcxgDIAEoDRIPCgd0aHJlYWRzGAQgASgNEioKCnRyYW5zcG9ydHMYBSADKA4yFi5zZHBnLnNpbS52MS5UcmFuc3BvcnQSGgoSbWVtb3J5X2xpbWl0X2J5dGVzGAYgASgEIv0CChJDcmVhdGVCYXRjaFJlcXVlc3QSIwoFbW9kZWwYASABKAsyFC5zZHBnLm1vZGVsLnYxLk1vZGVsEicKBHRhc2sYAiABKAsyGS5zZHBnLnRhc2sudjEuVGFza1Byb2dyYW0SEAoIbm9taW5hbHMYAyABKA0SHwoXYXV4aWxpYXJpZXNfcGVyX25vbWluYWwYBCABKA0SDwoHaG9yaXpvbhgFIAEoDRIMCgRzZWVkGAYgASgEEjAKDWFjdGlvbl9ib3VuZHMYByABKAsyGS5zZHBnLnNpbS52MS5BY3Rpb25Cb3VuZHMSKQoJdHJhbnNwb3J0GAggASgOMhYuc2RwZy5zaW0udjEuVHJhbnNwb3J0EikKCXByZWNpc2lvbhgJIAEoDjIWLnNkcGcuc2ltLnYxLlByZWNpc2lvbhINCgVsYWJlbBgKIAEoCRIhCgV2aWV3cxgLIAMoCzISLnNkcGcudmlldy52MS5WaWV3Eg0KBXBvc2VzGAwgASgIIl4KDEFjdGlvbkJvdW5kcxIQCghtZWFuX2xvdxgBIAEoAhIRCgltZWFuX2hpZ2gYAiABKAISEwoLbG9nX3N0ZF9sb3cYAyABKAISFAoMbG9nX3N0ZF9oaWdoGAQgASgCIqkBChNDcmVhdGVCYXRjaFJlc3BvbnNlEhAKCGJhdGNoX2lkGAEgASgJEikKCXRyYW5zcG9ydBgCIAEoDjIWLnNkcGcuc2ltLnYxLlRyYW5zcG9ydBIqCgd0ZW5zb3JzGAMgAygLMhkuc2RwZy5zaW0udjEuQnVmZmVyVGVuc29yEhQKDGJ1ZmZlcl9ieXRlcxgEIAEoBBITCgtzdGF0ZV9ieXRlcxgFIAEoBCJaCgxCdWZmZXJUZW5zb3ISDAoEbmFtZRgBIAEoCRImCgZ0ZW5zb3IYAiABKAsyFi5zZHBnLnRlbnNvci52MS5UZW5zb3ISFAoMb2Zmc2V0X2J5dGVzGAMgASgEIicKE0Rlc3Ryb3lCYXRjaFJlcXVlc3QSEAoIYmF0Y2hfaWQYASABKAkiFgoURGVzdHJveUJhdGNoUmVzcG9uc2UiKAoURGVzY3JpYmVCYXRjaFJlcXVlc3QSEAoIYmF0Y2hfaWQYASABKAki5wEKFURlc2NyaWJlQmF0Y2hSZXNwb25zZRIUCgxidWZmZXJfYnl0ZXMYASABKAQSEwoLc3RhdGVfYnl0ZXMYAiABKAQSGQoRZW52aXJvbm1lbnRfYnl0ZXMYAyABKA0SGQoRZW52aXJvbm1lbnRfc3RlcHMYBCABKAQSPgoGZmF1bHRzGAUgAygLMi4uc2RwZy5zaW0udjEuRGVzY3JpYmVCYXRjaFJlc3BvbnNlLkZhdWx0c0VudHJ5Gi0KC0ZhdWx0c0VudHJ5EgsKA2tleRgBIAEoDRINCgV2YWx1ZRgCIAEoBDoCOAEizwEKDlJvbGxvdXRSZXF1ZXN0EhAKCGJhdGNoX2lkGAEgASgJEhAKCHNlcXVlbmNlGAIgASgEEiMKBWJlZ2luGAMgASgLMhIuc2RwZy5zaW0udjEuQmVnaW5IABIhCgRzdGVwGAQgASgLMhEuc2RwZy5zaW0udjEuU3RlcEgAEh8KA2VuZBgFIAEoCzIQLnNkcGcuc2ltLnYxLkVuZEgAEiUKBmNyZWRpdBgGIAEoCzITLnNkcGcuc2ltLnYxLkNyZWRpdEgAQgkKB21lc3NhZ2UiJQoFQmVnaW4SDQoFZXBvY2gYASABKAQSDQoFcmVzZXQYAiABKAgiMAoEU3RlcBIJCgF0GAEgASgNEgwKBG1lYW4YAiABKAwSDwoHbG9nX3N0ZBgDIAEoDCIFCgNFbmQiGAoGQ3JlZGl0Eg4KBmNodW5rcxgBIAEoDSLYAQoPUm9sbG91dFJlc3BvbnNlEhAKCGJhdGNoX2lkGAEgASgJEhAKCHNlcXVlbmNlGAIgASgEEiMKBWJlZ3VuGAMgASgLMhIuc2RwZy5zaW0udjEuQmVndW5IABInCgdzdGVwcGVkGAQgASgLMhQuc2RwZy5zaW0udjEuU3RlcHBlZEgAEiMKBWVuZGVkGAUgASgLMhIuc2RwZy5zaW0udjEuRW5kZWRIABIjCgVjaHVuaxgGIAEoCzISLnNkcGcuc2ltLnYxLkNodW5rSABCCQoHbWVzc2FnZSJcCgVCZWd1bhINCgVhY3RvchgBIAEoDBIkCgd0aW1pbmdzGAIgAygLMhMuc2RwZy5zaW0udjEuVGltaW5nEg4KBmNodW5rcxgDIAEoDRIOCgZpbWFnZXMYBCABKA0ikAEKB1N0ZXBwZWQSCQoBdBgBIAEoDRINCgVhY3RvchgCIAEoDBIVCg1ub21pbmFsc19kb25lGAMgASgNEg4KBmZhdWx0cxgEIAEoDRIkCgd0aW1pbmdzGAUgAygLMhMuc2RwZy5zaW0udjEuVGltaW5nEg4KBmNodW5rcxgGIAEoDRIOCgZpbWFnZXMYByABKA0iJgoFRW5kZWQSDQoFc3RlcHMYASABKA0SDgoGY2h1bmtzGAIgASgNIisKBUNodW5rEhQKDG9mZnNldF9ieXRlcxgBIAEoBBIMCgRkYXRhGAIgASgMIkcKBlRpbWluZxINCgVwaGFzZRgBIAEoCRIXCg9zdGFydF91bml4X25hbm8YAiABKAYSFQoNZW5kX3VuaXhfbmFubxgDIAEoBiIoChRTbmFwc2hvdEJhdGNoUmVxdWVzdBIQCghiYXRjaF9pZBgBIAEoCSIlChVTbmFwc2hvdEJhdGNoUmVzcG9uc2USDAoEZGF0YRgBIAEoDCI1ChNSZXN0b3JlQmF0Y2hSZXF1ZXN0EhAKCGJhdGNoX2lkGAEgASgJEgwKBGRhdGEYAiABKAwiFgoUUmVzdG9yZUJhdGNoUmVzcG9uc2UqcQoJVHJhbnNwb3J0EhkKFVRSQU5TUE9SVF9VTlNQRUNJRklFRBAAEhsKF1RSQU5TUE9SVF9TSEFSRURfTUVNT1JZEAESFAoQVFJBTlNQT1JUX0lOTElORRACEhYKElRSQU5TUE9SVF9DVURBX0lQQxADKlQKCVByZWNpc2lvbhIZChVQUkVDSVNJT05fVU5TUEVDSUZJRUQQABIVChFQUkVDSVNJT05fRkxPQVQzMhABEhUKEVBSRUNJU0lPTl9GTE9BVDY0EAIqdAoIRmF1bHRCaXQSGQoVRkFVTFRfQklUX1VOU1BFQ0lGSUVEEAASGAoURkFVTFRfQklUX05PTl9GSU5JVEUQARIWChJGQVVMVF9CSVRfT1ZFUkZMT1cQAhIbChdGQVVMVF9CSVRfTk9UX0NPTlZFUkdFRBAEMtYEChFTaW11bGF0aW9uU2VydmljZRJHCghEZXNjcmliZRIcLnNkcGcuc2ltLnYxLkRlc2NyaWJlUmVxdWVzdBodLnNkcGcuc2ltLnYxLkRlc2NyaWJlUmVzcG9uc2USUAoLQ3JlYXRlQmF0Y2gSHy5zZHBnLnNpbS52MS5DcmVhdGVCYXRjaFJlcXVlc3QaIC5zZHBnLnNpbS52MS5DcmVhdGVCYXRjaFJlc3BvbnNlElMKDERlc3Ryb3lCYXRjaBIgLnNkcGcuc2ltLnYxLkRlc3Ryb3lCYXRjaFJlcXVlc3QaIS5zZHBnLnNpbS52MS5EZXN0cm95QmF0Y2hSZXNwb25zZRJWCg1EZXNjcmliZUJhdGNoEiEuc2RwZy5zaW0udjEuRGVzY3JpYmVCYXRjaFJlcXVlc3QaIi5zZHBnLnNpbS52MS5EZXNjcmliZUJhdGNoUmVzcG9uc2USSAoHUm9sbG91dBIbLnNkcGcuc2ltLnYxLlJvbGxvdXRSZXF1ZXN0Ghwuc2RwZy5zaW0udjEuUm9sbG91dFJlc3BvbnNlKAEwARJYCg1TbmFwc2hvdEJhdGNoEiEuc2RwZy5zaW0udjEuU25hcHNob3RCYXRjaFJlcXVlc3QaIi5zZHBnLnNpbS52MS5TbmFwc2hvdEJhdGNoUmVzcG9uc2UwARJVCgxSZXN0b3JlQmF0Y2gSIC5zZHBnLnNpbS52MS5SZXN0b3JlQmF0Y2hSZXF1ZXN0GiEuc2RwZy5zaW0udjEuUmVzdG9yZUJhdGNoUmVzcG9uc2UoAWIGcHJvdG8z", [file_sdpg_model_v1_model, file_sdpg_view_v1_view, file_sdpg_task_v1_task, file_sdpg_tensor_v1_tensor]);
 
 /**
  * @generated from message sdpg.sim.v1.DescribeRequest
@@ -165,6 +167,20 @@ export type CreateBatchRequest = Message<"sdpg.sim.v1.CreateBatchRequest"> & {
    * @generated from field: string label = 10;
    */
   label: string;
+
+  /**
+   * What the batch draws of its nominals while it steps; none by default.
+   *
+   * @generated from field: repeated sdpg.view.v1.View views = 11;
+   */
+  views: View[];
+
+  /**
+   * Adds the arrays "pose" and "fresh", for a RenderService elsewhere.
+   *
+   * @generated from field: bool poses = 12;
+   */
+  poses: boolean;
 };
 
 /**
@@ -270,9 +286,16 @@ export const CreateBatchResponseSchema: GenMessage<CreateBatchResponse> = /*@__P
  *                                              the caller sets the last step of a segment itself
  *   fault                 uint8   [T, E]       status bits of this step, see FaultBit
  *   progress              int32   [T, E]       control steps since the start of the episode, after step t, before any reset
+ * When asked for; B = bodies, the world included:
+ *   pose                  float32 [T+1, N, B, 7] nominals, before step t: position in m, quaternion (w, x, y, z)
+ *   fresh                 uint8   [T+1, N]     1 where slot t shows the first state of an episode
+ *   image/<view>          see View             nominals, before step t. There is no slot T: what would be
+ *                                              in it is slot 0 of the next segment, drawn by Begin, with the
+ *                                              frames of the stack that ended the segment before.
  * In shared memory the storage is set: map the object before the first Begin, which removes
  * its name. Inline the storage is absent and `offset_bytes` says where the array's bytes begin
- * in the buffer that the chunks assemble; only slots that the segment reached are sent.
+ * in the buffer that the chunks assemble; only slots that the segment reached are sent. Images of a slot
+ * are sent before the Begun or Stepped that answers for it, and not again after End.
  *
  * @generated from message sdpg.sim.v1.BufferTensor
  */
@@ -610,6 +633,20 @@ export type Begun = Message<"sdpg.sim.v1.Begun"> & {
    * @generated from field: repeated sdpg.sim.v1.Timing timings = 2;
    */
   timings: Timing[];
+
+  /**
+   * Chunks that carried the images of slot 0 before this message; 0 with shared memory.
+   *
+   * @generated from field: uint32 chunks = 3;
+   */
+  chunks: number;
+
+  /**
+   * Pictures drawn for it, those of all views.
+   *
+   * @generated from field: uint32 images = 4;
+   */
+  images: number;
 };
 
 /**
@@ -655,6 +692,20 @@ export type Stepped = Message<"sdpg.sim.v1.Stepped"> & {
    * @generated from field: repeated sdpg.sim.v1.Timing timings = 5;
    */
   timings: Timing[];
+
+  /**
+   * Chunks that carried the images of slot t + 1 before this message; 0 with shared memory.
+   *
+   * @generated from field: uint32 chunks = 6;
+   */
+  chunks: number;
+
+  /**
+   * Pictures drawn for it, those of all views; 0 after the last step of the horizon.
+   *
+   * @generated from field: uint32 images = 7;
+   */
+  images: number;
 };
 
 /**
@@ -722,7 +773,7 @@ export const ChunkSchema: GenMessage<Chunk> = /*@__PURE__*/
  */
 export type Timing = Message<"sdpg.sim.v1.Timing"> & {
   /**
-   * "noise", "physics", "task", "reset", "begin".
+   * "noise", "physics", "task", "reset", "begin", "render".
    *
    * @generated from field: string phase = 1;
    */
