@@ -11,9 +11,10 @@
 // Every repeat runs MuJoCo and the core with each number of threads in turn; ratios are taken
 // within a repeat, because other users of the machine move both. One JSON line per regime and
 // number of threads; `ratio` is per second of processor time, `scaling` the core's steps per second
-// of wall time against those of the first number of threads. Drawing the controls and checking for
-// restarts is inside the timed loop of both, and both restart by writing positions, velocities and
-// the warm start (mj_resetData of MuJoCo 2.2.2 clears 3 MB, which would flatter us).
+// of wall time on all threads against the mean of its threads' environments stepped alone. Drawing
+// the controls and checking for restarts is inside the timed loop of both, and both restart by
+// writing positions, velocities and the warm start (mj_resetData of MuJoCo 2.2.2 clears 3 MB, which
+// would flatter us).
 #include <mujoco/mujoco.h>
 #include <time.h>
 
@@ -131,6 +132,7 @@ class Engine {
  public:
   virtual ~Engine() = default;
   virtual void control_step() = 0;  // kControlSteps physics steps of every environment
+  virtual int environments() const = 0;
 };
 
 struct Regime {
@@ -180,6 +182,7 @@ class MujocoEngine : public Engine {
         restart(e);
     }
   }
+  int environments() const override { return static_cast<int>(data_.size()); }
 
  private:
   void restart(std::size_t e) {
@@ -253,6 +256,7 @@ class CoreEngine : public Engine {
         if (task_.ends(height[l]) || ++age_[begin + l] >= kEpisode) restart(begin + l);
     }
   }
+  int environments() const override { return count_; }
   double bytes_per_environment() const {
     return (static_cast<double>(block_bytes_) * view_.size() + scratch_bytes_) / count_;
   }
@@ -305,26 +309,27 @@ struct Rate {
   double wall = 0, processor = 0;
 };
 
-// Runs every engine on its own thread until it has had about `seconds` of processor time.
-Rate measure(const Engines& engines, int environments, double seconds) {
+// Runs an engine until it has had about `seconds` of processor time.
+Rate measure(Engine& engine, double seconds) {
   using Clock = std::chrono::steady_clock;
+  const auto start = Clock::now();
+  const double start_processor = processor_seconds();
+  double steps = 0, used = 0;
+  while (used < seconds) {
+    engine.control_step();
+    steps += kControlSteps * engine.environments();
+    used = processor_seconds() - start_processor;
+  }
+  return {steps / std::chrono::duration<double>(Clock::now() - start).count(), steps / used};
+}
+
+// The same of all engines at once, each on a thread of its own.
+Rate measure(const Engines& engines, double seconds) {
   std::vector<Rate> rate(engines.size());
-  const auto run = [&](std::size_t t) {
-    const auto start = Clock::now();
-    const double start_processor = processor_seconds();
-    double steps = 0, used = 0;
-    const int share = environments / static_cast<int>(engines.size()) +
-                      (t < environments % engines.size() ? 1 : 0);
-    while (used < seconds) {
-      engines[t]->control_step();
-      steps += kControlSteps * share;
-      used = processor_seconds() - start_processor;
-    }
-    rate[t] = {steps / std::chrono::duration<double>(Clock::now() - start).count(), steps / used};
-  };
   std::vector<std::thread> workers;
-  for (std::size_t t = 1; t < engines.size(); ++t) workers.emplace_back(run, t);
-  run(0);
+  for (std::size_t t = 1; t < engines.size(); ++t)
+    workers.emplace_back([&, t] { rate[t] = measure(*engines[t], seconds); });
+  rate[0] = measure(*engines[0], seconds);
   for (std::thread& worker : workers) worker.join();
   Rate total;
   for (const Rate& r : rate) {
@@ -348,6 +353,16 @@ void run_ahead(const Engines& engines, int control_steps) {
       for (int i = 0; i < control_steps; ++i) engine->control_step();
     });
   for (std::thread& worker : workers) worker.join();
+}
+
+// How much faster all engines together are than the mean of each alone: the same environments both
+// times, because how long a step takes depends on how they lie.
+double scaling(const Engines& engines, double seconds) {
+  if (engines.size() == 1) return 1;
+  double alone = 0;
+  for (const auto& engine : engines)
+    alone += measure(*engine, seconds).wall / static_cast<double>(engines.size());
+  return measure(engines, seconds).wall / alone;
 }
 
 double median(std::vector<double> x) {
@@ -424,16 +439,14 @@ int main(int argc, char** argv) {
       run_ahead(contest.theirs, warm_up);
     }
     for (int r = 0; r < o.repeats; ++r) {
-      double first_rate = 0;
       for (Contest& contest : contests) {
-        const Rate mujoco_now = measure(contest.theirs, o.environments, o.seconds);
-        const Rate core_now = measure(contest.ours, o.environments, o.seconds);
-        if (&contest == contests.data()) first_rate = core_now.wall;
+        const Rate mujoco_now = measure(contest.theirs, o.seconds);
+        const Rate core_now = measure(contest.ours, o.seconds);
         contest.their_rate.push_back(mujoco_now.wall);
         contest.our_rate.push_back(core_now.wall);
         contest.ratio.push_back(core_now.processor / mujoco_now.processor);
         contest.ratio_wall.push_back(core_now.wall / mujoco_now.wall);
-        contest.scaling.push_back(core_now.wall / first_rate);
+        contest.scaling.push_back(scaling(contest.ours, o.seconds));
       }
     }
     for (const Contest& contest : contests) {

@@ -180,6 +180,41 @@ export class Oracle {
     }
   }
 
+  /** The configuration reached from `qpos` in `seconds` at the velocity `qvel`. */
+  moved(qpos: number[], qvel: number[], seconds: number): number[] {
+    const next = new this.mujoco.DoubleBuffer(this.nq);
+    try {
+      next.GetView().set(qpos);
+      this.mujoco.mj_integratePos(this.model, next, qvel, seconds);
+      return Array.from(next.GetView() as Float64Array);
+    } finally {
+      next.delete();
+    }
+  }
+
+  /** What a motion carries: energy in J, momentum in N s, spin about the centre of mass in N m s. */
+  carried(qpos: number[], qvel: number[]) {
+    this.set(qpos, qvel, Array(this.nu).fill(0));
+    this.mujoco.mj_forward(this.model, this.data);
+    this.mujoco.mj_energyPos(this.model, this.data);
+    this.mujoco.mj_energyVel(this.model, this.data);
+    this.mujoco.mj_subtreeVel(this.model, this.data);
+    const mass = this.mujoco.mj_getTotalmass(this.model);
+    const { energy, subtree_linvel, subtree_angmom, subtree_com } = this.data;
+    return {
+      energy: energy[0] + energy[1],
+      momentum: Array.from(subtree_linvel.subarray(0, 3) as Float64Array, (v) => mass * v),
+      spin: Array.from(subtree_angmom.subarray(0, 3) as Float64Array),
+      centre: Array.from(subtree_com.subarray(0, 3) as Float64Array),
+    };
+  }
+
+  /** Generalised forces of motors and dampers at the last `forward`. */
+  driven(): number[] {
+    const { qfrc_actuator, qfrc_damper } = this.data;
+    return Array.from(qfrc_actuator as Float64Array, (f, i) => f + qfrc_damper[i]);
+  }
+
   /** Height of the lowest point of the colliding capsules and spheres at a configuration. */
   lowestPoint(qpos: number[]): number {
     this.set(qpos, Array(this.nv).fill(0), Array(this.nu).fill(0));
