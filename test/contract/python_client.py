@@ -24,7 +24,8 @@ NOMINALS, AUXILIARIES, HORIZON, STEPS = 4, 3, 8, 5
 def compile_protos(out):
     """Python modules of proto/ in the folder `out`."""
     proto = os.path.join(ROOT, "proto")
-    files = [f"{proto}/sdpg/{area}/v1/{area}.proto" for area in ("tensor", "model", "task", "sim")]
+    files = [f"{proto}/sdpg/{area}/v1/{area}.proto"
+             for area in ("tensor", "model", "view", "task", "sim")]
     subprocess.run(["protoc", f"--proto_path={proto}", f"--python_out={out}", *files], check=True)
     sys.path.insert(0, out)
 

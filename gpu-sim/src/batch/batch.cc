@@ -99,6 +99,9 @@ Status Batch::create(const sim::v1::CreateBatchRequest& request, const CreateOpt
   if (request.has_action_bounds()) {
     if (Status s = check_bounds(request.action_bounds()); !s.ok()) return s;
   }
+  if (request.views_size() > 0 || request.poses())
+    return refuse(kInvalidArgument, "%s: batches of this build do not draw; leave them out",
+                  request.views_size() > 0 ? "views" : "poses");
   if (!request.has_model()) return refuse(kInvalidArgument, "model: expected a model, got none");
   if (!request.has_task()) return refuse(kInvalidArgument, "task: expected a program, got none");
 
