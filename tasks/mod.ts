@@ -6,7 +6,7 @@ import type { Model } from "@proto/sdpg/model/v1/model_pb.ts";
 import type { TaskProgram } from "@proto/sdpg/task/v1/task_pb.ts";
 import { compileModel } from "@sdpg/common/model/compile.ts";
 import { didYouMean } from "@sdpg/common/suggest.ts";
-import type { TaskDeclaration, TaskOption } from "@sdpg/common/task/declare.ts";
+import { taskCameras, type TaskDeclaration, type TaskOption } from "@sdpg/common/task/declare.ts";
 import { TaskError } from "@sdpg/common/task/expression.ts";
 import { chosenOptions, compileTask } from "@sdpg/common/task/program.ts";
 
@@ -30,6 +30,8 @@ export interface Task {
   /** Seconds of one control step. */
   controlSeconds: number;
   rewardTerms: string[];
+  /** Cameras through which the policy looks; none for a task that has nothing to see. */
+  cameras: string[];
 }
 
 /** Names of all tasks, sorted. */
@@ -91,6 +93,7 @@ export async function loadTask(
     actorSize: size("actor"),
     episodeLength: program.episodeLength,
     controlSeconds: model.option!.timestep * program.substeps,
+    cameras: taskCameras(declared, model),
     rewardTerms: program.rewards.map((term) => term.name),
   };
 }

@@ -1,8 +1,9 @@
 // The tasks as published: rewards, terminations, observations and resets against formulas written
 // out here in plain numbers from the tables, on states drawn at random and on the edges.
 import { describe, expect, test } from "vitest";
+import { taskCameras } from "@sdpg/common/task/declare.ts";
 import { type Environment, Interpreter } from "@sdpg/common/task/interpret.ts";
-import { listTasks, loadTask, type Task, TaskError } from "./mod.ts";
+import { declaration, listTasks, loadTask, type Task, TaskError } from "./mod.ts";
 
 const SEED = 20260;
 
@@ -68,6 +69,28 @@ const cases = [
     vObserved: [0, 2, 1, 3, 4, 5, 6, 7, 8],
   },
 ];
+
+describe("taskCameras()", () => {
+  test("gives every task the camera its policy looks through", async () => {
+    const cameras = await Promise.all(
+      listTasks().map(async (name) => [name, (await loadTask(name)).cameras]),
+    );
+    expect(Object.fromEntries(cameras)).toMatchObject({
+      ant: ["side"],
+      hopper: ["side"],
+      humanoid: ["back"],
+      walker: ["side"],
+    });
+  });
+
+  test("refuses a camera that the model lacks", async () => {
+    const { model } = await loadTask("hopper");
+    const declared = { ...await declaration("hopper"), cameras: ["sied"] };
+    expect(() => taskCameras(declared, model)).toThrow(
+      `task 'hopper': the model has no camera 'sied'; did you mean "side"? Its cameras: side, wide`,
+    );
+  });
+});
 
 describe.each(cases)("$name", ({ name, n, actions, formula, observed, vObserved }) => {
   test(`pays what the table says on random states (seed ${SEED})`, async () => {

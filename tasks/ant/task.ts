@@ -23,6 +23,7 @@ export default defineTask({
   model: new URL("./model.xml", import.meta.url),
   substeps: 2,
   episodeLength: 1000,
+  cameras: ["side"],
   options: {
     variant: {
       meaning:

@@ -21,6 +21,7 @@ export default defineTask({
   model: new URL("./model.xml", import.meta.url),
   substeps: 2,
   episodeLength: 1000,
+  cameras: ["side"],
   options: {
     height_cap: {
       meaning: "height above the zero of the height reward that still pays, m " +

@@ -34,6 +34,7 @@ export default defineTask({
   model: new URL("./model.xml", import.meta.url),
   substeps: 2,
   episodeLength: 1000,
+  cameras: ["back"],
   options: {
     variant: {
       meaning: "published keeps a fault of the official task: uprightness that is blind to pitch",

@@ -19,6 +19,7 @@ export default defineTask({
   model: new URL("./model.xml", import.meta.url),
   substeps: 2,
   episodeLength: 1000,
+  cameras: ["side"],
 
   terms(world) {
     const forward = world.joint("rootx");

@@ -1,6 +1,6 @@
 // compileModel(): what MuJoCo makes of our models agrees with the tables they were written from,
 // and what the core cannot simulate is refused by file, element and reason.
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -20,6 +20,14 @@ function written(xml: string, name = "model.xml"): string {
   const path = join(folder, name);
   writeFileSync(path, xml);
   return path;
+}
+
+function each<T>(count: number, make: (index: number) => T): T[] {
+  return Array.from({ length: count }, (_, i) => make(i));
+}
+
+function cross(a: number[], b: number[]): number[] {
+  return each(3, (k) => a[(k + 1) % 3] * b[(k + 2) % 3] - a[(k + 2) % 3] * b[(k + 1) % 3]);
 }
 
 /** Mass, largest and smallest principal inertia of a body. */
@@ -199,7 +207,10 @@ describe("compileModel()", () => {
 
   test("keeps cameras, lights and the two colours of a checker", async () => {
     const model = await taskModel("hopper");
-    expect(model.cameras).toMatchObject([{ name: "side", mode: 1, pos: [0, -2, -0.5], fovy: 60 }]);
+    expect(model.cameras).toMatchObject([
+      { name: "side", mode: 1, pos: [0, -2, -0.5], fovy: 60 },
+      { name: "wide", mode: 1 },
+    ]);
     // Looks along +y of the world with z up: the columns are its right, up and backward.
     expect(model.cameras[0].mat0.map((v) => Math.round(v) + 0)).toEqual([
       1,
@@ -215,6 +226,127 @@ describe("compileModel()", () => {
     expect(model.lights).toMatchObject([{ name: "sun", directional: true, castshadow: false }]);
     expect(model.materials.map((m) => m.rgba2.length)).toEqual([4, 0]);
     expect(model.materials[1].rgba).toEqual([1, 0.5, 0, 1]);
+  });
+
+  test.each(["hopper", "walker", "ant", "humanoid"])(
+    "%s has the published camera, sun and robot's colour",
+    async (name) => {
+      // Position and point looked at, relative to the torso's position.
+      const [from, to] = {
+        hopper: [[0, -2, -0.5], [0, 0, -0.5]],
+        walker: [[0, -1.8, -0.5], [0, 0, -0.5]],
+        ant: [[0.5, -2, 1], [0, 0, 0]],
+        humanoid: [[-3, 0, 1], [0, 0, 0]],
+      }[name]!;
+      const model = await taskModel(name);
+      const camera = model.cameras[0];
+      const far = Math.hypot(...from.map((v, k) => v - to[k]));
+      expect(camera).toMatchObject({ mode: 1, fovy: 60, pos0: from });
+      expect(model.bodies!.name[camera.bodyid]).toBe("torso");
+      // Columns of the orientation: right is level, up has no share below, backwards from the target.
+      const backward = from.map((v, k) => (v - to[k]) / far);
+      expect([2, 5, 8].map((k) => camera.mat0[k])).toEqual(
+        backward.map((v) => expect.closeTo(v, 6)),
+      );
+      expect(camera.mat0[6]).toBeCloseTo(0, 9);
+      expect(camera.mat0[7]).toBeGreaterThan(0);
+
+      const [sun, ...others] = model.lights;
+      expect(others).toEqual([]);
+      expect(sun).toMatchObject({ directional: true, castshadow: false, dir: [0, 0, -1] });
+      expect(sun.diffuse).toEqual(Array(3).fill(expect.closeTo(0.8, 6)));
+      expect([...sun.ambient, ...sun.specular]).toEqual(Array(6).fill(0));
+      expect(model.visual!.headlightSpecular).toEqual([0, 0, 0]);
+      model.geoms!.matid.forEach((material, i) => {
+        const expected = model.geoms!.name[i] === "floor" ? "ground" : "robot";
+        expect(model.materials[material].name).toBe(expected);
+      });
+      expect(model.materials[1]).toMatchObject({ rgba: [1, 0.5, 0, 1], emission: 0 });
+    },
+  );
+
+  test("copies lights of every kind, headlight, sky and materials, and drops what is off", async () => {
+    const model = await compileModel(written(`<mujoco>
+      <visual><headlight ambient=".25 0 0" diffuse="0 .5 0" specular="0 0 .75"/></visual>
+      <asset>
+        <texture type="skybox" builtin="gradient" rgb1=".25 .5 .75" rgb2="1 1 1" width="8" height="8"/>
+        <texture name="squares" type="2d" builtin="checker" rgb1="1 1 1" rgb2="0 .2 .4" width="8"
+          height="8"/>
+        <material name="tiles" texture="squares" texrepeat="3 4" rgba="1 .5 1 .5"/>
+        <material name="glow" emission=".5" specular=".25" shininess=".75" reflectance=".125"/>
+      </asset>
+      <worldbody>
+        <light name="off" active="false"/>
+        <light name="sun" type="directional" dir="0 1 -1"/>
+        <light name="bulb" type="point" pos="0 0 3" attenuation="1 2 3" castshadow="false"/>
+        <body name="low" pos="0 0 1"><geom size=".1"/>
+          <light name="lamp" type="spot" mode="trackcom" pos="0 0 2" cutoff="20" exponent="3"/>
+          <camera name="eye" mode="trackcom" pos="0 -1 0"/>
+          <body name="high" pos="0 0 1"><geom size=".1"/></body>
+        </body>
+        <light name="seeker" type="spot" mode="targetbody" target="high" pos="0 0 4"/>
+      </worldbody>
+    </mujoco>`));
+    expect(model.lights).toMatchObject([
+      { name: "sun", directional: true, castshadow: true, cutoff: 180, targetbodyid: -1 },
+      { name: "bulb", directional: false, castshadow: false, cutoff: 180, attenuation: [1, 2, 3] },
+      // MuJoCo orders them by their bodies.
+      { name: "seeker", directional: false, mode: 3, targetbodyid: 2, cutoff: 45 },
+      { name: "lamp", directional: false, mode: 2, bodyid: 1, cutoff: 20, exponent: 3 },
+    ]);
+    const half = Math.SQRT1_2;
+    expect(model.lights[0].dir0).toEqual([0, half, -half].map((v) => expect.closeTo(v, 9)));
+    // The centre of mass of the two balls is at 1.5 m, half a metre above the body with the lamp.
+    expect(model.lights[3].pos0).toEqual([0, 0, 1.5].map((v) => expect.closeTo(v, 9)));
+    expect(model.cameras[0].pos0).toEqual([0, -1, -0.5].map((v) => expect.closeTo(v, 9)));
+    expect(model.visual).toMatchObject({
+      headlightAmbient: [0.25, 0, 0],
+      headlightDiffuse: [0, 0.5, 0],
+      headlightSpecular: [0, 0, 0.75],
+      background: [0.25, 0.5, 0.75],
+    });
+    expect(model.materials).toMatchObject([
+      { name: "tiles", texuniform: false, texrepeat: [6, 8], rgba: [1, 0.5, 1, 0.5] },
+      { name: "glow", emission: 0.5, specular: 0.25, shininess: 0.75, reflectance: 0.125 },
+    ]);
+    expect(model.materials[0].rgba2).toEqual([0, 0.1, 0.4, 0.5].map((v) => expect.closeTo(v, 2)));
+  });
+
+  test("leaves the headlight out where it is off, and the background black", async () => {
+    const model = await compileModel(
+      written('<mujoco><visual><headlight active="0"/></visual></mujoco>'),
+    );
+    expect(model.visual).toMatchObject({ headlightAmbient: [], background: [0, 0, 0] });
+  });
+
+  test("reads meshes that are only looked at, from the folder that <compiler> names", async () => {
+    mkdirSync(join(folder, "shapes"), { recursive: true });
+    written(
+      "v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 3 2\nf 1 2 4\nf 1 4 3\nf 2 3 4\n",
+      "shapes/corner.obj",
+    );
+    const model = await compileModel(written(`<mujoco><compiler meshdir="shapes"/>
+      <asset><mesh name="corner" file="corner.obj"/></asset>
+      <worldbody><geom type="mesh" mesh="corner" contype="0" conaffinity="0"/></worldbody></mujoco>`));
+    expect(model.meshes).toMatchObject([{ name: "corner" }]);
+    expect(model.geoms).toMatchObject({ type: [7], dataid: [0] });
+    const { vert, face } = model.meshes[0];
+    expect([vert.length, face.length]).toEqual([12, 12]);
+    // Put back by the geom's frame, the vertices are those of the file.
+    const { pos, quat } = model.geoms!;
+    const placed = each(4, (i) => {
+      const [w, ...u] = quat;
+      const v = vert.slice(3 * i, 3 * i + 3);
+      const c = cross(u, v).map((x, k) => x + w * v[k]);
+      return cross(u, c).map((x, k) => Math.round(1e4 * (v[k] + 2 * x + pos[k])) / 1e4 + 0);
+    });
+    expect(placed.sort()).toEqual([[0, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 0]]);
+    // Outward: the six times enclosed volume is that of the corner of a cube.
+    const volume = each(4, (f) => {
+      const [a, b, c] = face.slice(3 * f, 3 * f + 3).map((i) => vert.slice(3 * i, 3 * i + 3));
+      return cross(b, c).reduce((sum, x, k) => sum + x * a[k], 0);
+    }).reduce((a, b) => a + b);
+    expect(volume).toBeCloseTo(1, 5);
   });
 
   test("finds included files in the model's folder", async () => {
@@ -281,9 +413,29 @@ describe("compileModel()", () => {
       /sensor '#0': /,
     ],
     [
-      "a spot light",
-      `${body(hinge)}<worldbody><light name="lamp" type="spot"/></worldbody>`,
-      /light 'lamp': only directional/,
+      "a pair with a mesh",
+      `<asset><mesh name="stone" vertex="0 0 0 1 0 0 0 1 0 0 0 1"/></asset>${
+        body(hinge, 'type="mesh" mesh="stone" contype="0" conaffinity="0"').replace('size="1" ', "")
+      }<worldbody><geom name="ball" size="1"/></worldbody><contact><pair name="hit" geom1="ball" ` +
+      `geom2="shape"/></contact>`,
+      /pair 'hit': mesh geoms are not collided/,
+    ],
+    [
+      "an image light",
+      `<asset><texture name="sky" type="cube" builtin="flat" width="4" height="4"/></asset>` +
+      `${body(hinge)}<worldbody><light name="dome" type="image" texture="sky"/></worldbody>`,
+      /light 'dome': image lights are not rendered/,
+    ],
+    [
+      "an orthographic camera",
+      `${body(hinge)}<worldbody><camera name="plan" projection="orthographic"/></worldbody>`,
+      /camera 'plan': only perspective/,
+    ],
+    [
+      "a colour over a checker",
+      `<asset><texture name="t" type="2d" builtin="checker" width="4" height="4"/>` +
+      `<material name="m" texture="t"/></asset>${body(hinge, 'material="m" rgba="1 0 0 1"')}`,
+      /geom 'shape': a colour of its own/,
     ],
     [
       "a textured material",
@@ -392,6 +544,21 @@ describe("compileModel()", () => {
   test("names file and line of XML that does not parse", async () => {
     const path = written("<mujoco>\n<worldbody>\n</worldbod></mujoco>");
     await expect(compileModel(path)).rejects.toThrow(new RegExp(`^${path}:\\d+: XML parse error`));
+  });
+
+  test("names a mesh file that is not there", async () => {
+    const path = written(
+      '<mujoco><compiler meshdir="shapes"/><asset><mesh name="gone" file="gone.obj"/></asset></mujoco>',
+    );
+    await expect(compileModel(path)).rejects.toThrow(
+      `${path}: Error opening file 'shapes/gone.obj'`,
+    );
+  });
+
+  test("names a mesh file that is no mesh", async () => {
+    written("not a mesh", "bad.stl");
+    const path = written('<mujoco><asset><mesh name="bad" file="bad.stl"/></asset></mujoco>');
+    await expect(compileModel(path)).rejects.toThrow(/model\.xml:1: .*invalid header in STL file 'bad\.stl'/);
   });
 
   test("names a file that is not there", async () => {

@@ -38,6 +38,8 @@ export interface LoadedModel {
   /** Flags that these bindings show in the parsed file only, not in the compiled model; by id. */
   joints: { actgravcomp: boolean; actfrclimited: boolean }[];
   actuators: { actearly: boolean }[];
+  /** Colour at the top of the model's sky, 0 to 1 each; black where it has none. */
+  background: number[];
 }
 
 /** Loads a supported MJCF file. The caller frees the model with `model.delete()`. */
@@ -48,6 +50,7 @@ export async function loadMjcf(mjcfPath: string): Promise<LoadedModel> {
   let loaded: LoadedModel;
   try {
     for (const [name, text] of files) vfs.addBuffer(name, new TextEncoder().encode(text));
+    for (const [name, bytes] of await readAssets(files, mjcfPath)) vfs.addBuffer(name, bytes);
     const spec = mj.parseXMLString(files.get(basename(mjcfPath))!, vfs);
     try {
       const model = mj.mj_compile(spec, vfs);
@@ -77,8 +80,15 @@ export async function loadMjcf(mjcfPath: string): Promise<LoadedModel> {
 }
 
 /** Of a spec that has been compiled, since ids exist only then. */
-function specFlags(mj: Mujoco, spec: MjSpec): Pick<LoadedModel, "joints" | "actuators"> {
-  const flags: ReturnType<typeof specFlags> = { joints: [], actuators: [] };
+function specFlags(
+  mj: Mujoco,
+  spec: MjSpec,
+): Pick<LoadedModel, "joints" | "actuators" | "background"> {
+  const flags: ReturnType<typeof specFlags> = {
+    joints: [],
+    actuators: [],
+    background: [0, 0, 0],
+  };
   const visit = (type: { value: number }, use: (element: MjsElement, id: number) => void) => {
     for (
       let at = mj.mjs_firstElement(spec, type as mjtObj);
@@ -100,6 +110,12 @@ function specFlags(mj: Mujoco, spec: MjSpec): Pick<LoadedModel, "joints" | "actu
   });
   visit(mj.mjtObj.mjOBJ_ACTUATOR, (element, id) => {
     flags.actuators[id] = { actearly: mj.mjs_asActuator(element)!.actearly };
+  });
+  let skies = 0;
+  visit(mj.mjtObj.mjOBJ_TEXTURE, (element) => {
+    const texture = mj.mjs_asTexture(element)!;
+    if (texture.type.value !== mj.mjtTexture.mjTEXTURE_SKYBOX.value || skies++ > 0) return;
+    flags.background = list(texture.rgb1);
   });
   return flags;
 }
@@ -249,7 +265,7 @@ export function toMessage(loaded: LoadedModel, path: string): Model {
       targetbodyid: m.cam_targetbodyid[i],
       pos: row(m.cam_pos, i, 3),
       quat: row(m.cam_quat, i, 4),
-      pos0: row(m.cam_pos0, i, 3),
+      pos0: row(m.cam_mode[i] === TRACKCOM ? m.cam_poscom0 : m.cam_pos0, i, 3),
       mat0: row(m.cam_mat0, i, 9),
       fovy: m.cam_fovy[i],
     })),
@@ -257,13 +273,20 @@ export function toMessage(loaded: LoadedModel, path: string): Model {
       name: objectName(mj, m, type.mjOBJ_LIGHT.value, i),
       mode: m.light_mode[i],
       bodyid: m.light_bodyid[i],
-      directional: true,
+      directional: m.light_type[i] === 1,
       castshadow: Boolean(m.light(i).castshadow),
       pos: row(m.light_pos, i, 3),
       dir: row(m.light_dir, i, 3),
       ambient: row(m.light_ambient, i, 3),
       diffuse: row(m.light_diffuse, i, 3),
       specular: row(m.light_specular, i, 3),
+      targetbodyid: m.light_targetbodyid[i],
+      pos0: row(m.light_mode[i] === TRACKCOM ? m.light_poscom0 : m.light_pos0, i, 3),
+      dir0: row(m.light_dir0, i, 3),
+      attenuation: row(m.light_attenuation, i, 3),
+      // A point light has the cone of a spot light in MuJoCo's arrays, and does not use it.
+      cutoff: m.light_type[i] === SPOT ? m.light_cutoff[i] : 180,
+      exponent: m.light_type[i] === SPOT ? m.light_exponent[i] : 0,
     })),
     materials: each(m.nmat, (i) => material(mj, m, i, path)),
     statMeaninertia: m.stat.meaninertia,
@@ -300,6 +323,22 @@ export function toMessage(loaded: LoadedModel, path: string): Model {
         data: list(m.hfield_data.subarray(start, start + nrow * ncol)),
       };
     }),
+    meshes: each(m.nmesh, (i) => {
+      const [vertex, face] = [m.mesh_vertadr[i], m.mesh_faceadr[i]];
+      return {
+        name: objectName(mj, m, type.mjOBJ_MESH.value, i),
+        vert: list(m.mesh_vert.subarray(3 * vertex, 3 * (vertex + m.mesh_vertnum[i]))),
+        face: list(m.mesh_face.subarray(3 * face, 3 * (face + m.mesh_facenum[i]))),
+      };
+    }),
+    visual: {
+      ...(m.vis.headlight.active && {
+        headlightAmbient: list(m.vis.headlight.ambient),
+        headlightDiffuse: list(m.vis.headlight.diffuse),
+        headlightSpecular: list(m.vis.headlight.specular),
+      }),
+      background: loaded.background,
+    },
     sensors: {
       name: names(type.mjOBJ_SENSOR, m.nsensor),
       type: list(m.sensor_type),
@@ -326,7 +365,13 @@ function material(
 ): MessageInitShape<typeof MaterialSchema> {
   const name = objectName(mj, m, mj.mjtObj.mjOBJ_MATERIAL.value, i);
   const rgba = row(m.mat_rgba, i, 4);
-  const common = { name, reflectance: m.mat_reflectance[i] };
+  const common = {
+    name,
+    reflectance: m.mat_reflectance[i],
+    emission: m.mat_emission[i],
+    specular: m.mat_specular[i],
+    shininess: m.mat_shininess[i],
+  };
   const roles = m.mat_texid.length / m.nmat;
   const textures = row(m.mat_texid, i, roles).filter((id) => id >= 0);
   if (textures.length === 0) return { ...common, rgba };
@@ -350,7 +395,6 @@ function material(
       }
     }
   }
-  if (!m.mat(i).texuniform) throw refuse('a checker needs texuniform="true"');
   const tinted = (colour: number[]) =>
     rgba.map((v, k) => k < 3 ? v * (colour[Math.min(k, channels - 1)] / 255) : v);
   return {
@@ -359,10 +403,15 @@ function material(
     rgba2: tinted(second),
     // One repetition of the texture holds two squares each way.
     texrepeat: row(m.mat_texrepeat, i, 2).map((v) => 2 * v),
+    texuniform: Boolean(m.mat(i).texuniform),
   };
 }
 
 type Numbers = ArrayLike<number>;
+
+/** Of mjtCamLight and mjtLightType. */
+const TRACKCOM = 2;
+const SPOT = 0;
 
 function list(values: Numbers): number[] {
   return Array.from(values);
@@ -400,6 +449,39 @@ async function readFolder(mjcfPath: string): Promise<Map<string, string>> {
     }
   }
   return files;
+}
+
+/**
+ * Files that the XML names, meshes and height fields, under the names by which MuJoCo asks for them:
+ * the file's, in the folders that `<compiler>` may set. MuJoCo itself says which one is missing.
+ */
+async function readAssets(
+  files: Map<string, string>,
+  mjcfPath: string,
+): Promise<Map<string, Uint8Array>> {
+  const attribute = (name: string) =>
+    [...files.values()].flatMap((text) =>
+      [...text.matchAll(new RegExp(`\\b${name}\\s*=\\s*["']([^"']+)["']`, "g"))].map((m) => m[1])
+    );
+  const folders = ["", ...["meshdir", "assetdir", "texturedir"].flatMap(attribute)];
+  const found = new Map<string, Uint8Array>();
+  for (const file of attribute("file")) {
+    for (const folder of folders) {
+      const name = join(folder, file);
+      if (files.has(name) || found.has(name)) continue;
+      try {
+        found.set(name, await readFile(join(dirname(mjcfPath), name)));
+      } catch (error) {
+        if (!["ENOENT", "EISDIR"].includes((error as NodeJS.ErrnoException).code ?? "")) {
+          throw new ModelError(
+            `${mjcfPath}: cannot read ${name}: ${(error as NodeJS.ErrnoException).code}`,
+            mjcfPath,
+          );
+        }
+      }
+    }
+  }
+  return found;
 }
 
 /** MuJoCo's message on one line, with the file and the line it names in front. */

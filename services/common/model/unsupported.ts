@@ -1,5 +1,5 @@
-// The features of MJCF that the simulation core does not have yet, in one table. A model
-// that uses one is refused by the name of the element, never simulated without it. The core
+// The features of MJCF that the simulation core and the renderer do not have yet, in one table. A
+// model that uses one is refused by the name of the element, never simulated without it. The core
 // checks the compiled message again (gpu-sim/src/core), since it may come from anywhere.
 import { type MjModel, type Mujoco, objectName } from "./mujoco.ts";
 
@@ -72,7 +72,6 @@ const RULES: Rule[] = [
     ([
       ["tendon", m.ntendon, "tendons are not simulated", mj.mjtObj.mjOBJ_TENDON.value],
       ["equality", m.neq, "equality constraints are not simulated", mj.mjtObj.mjOBJ_EQUALITY.value],
-      ["mesh", m.nmesh, "meshes are neither collided nor rendered", mj.mjtObj.mjOBJ_MESH.value],
       ["flex", m.nflex, "deformable bodies are not simulated", mj.mjtObj.mjOBJ_FLEX.value],
       ["skin", m.nskin, "skins are not rendered", mj.mjtObj.mjOBJ_SKIN.value],
       ["plugin", m.nplugin, "engine plugins are not loaded", mj.mjtObj.mjOBJ_PLUGIN.value],
@@ -172,12 +171,17 @@ const RULES: Rule[] = [
 
   // Explicit contact pairs.
   (m, mj) =>
-    range(m.npair).flatMap((i) =>
-      refusals("pair", nameOf(mj, m, mj.mjtObj.mjOBJ_PAIR.value, i))(
-        m.flg_adhesion && anyIn(m.pair_adhesion, i, m.npair),
-        "adhesion is not implemented",
-      )
-    ),
+    range(m.npair).flatMap((i) => {
+      const refuse = refusals("pair", nameOf(mj, m, mj.mjtObj.mjOBJ_PAIR.value, i));
+      const types = [m.pair_geom1[i], m.pair_geom2[i]].map((geom) => m.geom_type[geom]);
+      return [
+        ...refuse(
+          m.flg_adhesion && anyIn(m.pair_adhesion, i, m.npair),
+          "adhesion is not implemented",
+        ),
+        ...refuse(types.some((type) => type > 6), "mesh geoms are not collided"),
+      ];
+    }),
 
   // Sensors. Tasks read what the accepted ones measure from sources of the same names.
   (m, mj) => {
@@ -237,7 +241,20 @@ const RULES: Rule[] = [
       ];
     }),
 
-  // What the renderer will need.
+  // What the renderer draws.
+  (m, mj) =>
+    range(m.ngeom).flatMap((i) => {
+      const material = m.geom_matid[i];
+      if (material < 0) return [];
+      const roles = m.mat_texid.length / m.nmat;
+      const textured = range(roles).some((k) => m.mat_texid[material * roles + k] >= 0);
+      // MuJoCo tells a colour of the geom's own by its differing from the default.
+      const own = [0.5, 0.5, 0.5, 1].some((value, k) => m.geom_rgba[4 * i + k] !== value);
+      return refusals("geom", nameOf(mj, m, mj.mjtObj.mjOBJ_GEOM.value, i))(
+        textured && own,
+        "a colour of its own over a textured material is not rendered, give it to the material",
+      );
+    }),
   (m, mj) =>
     range(m.ncam).flatMap((i) => {
       const refuse = refusals("camera", nameOf(mj, m, mj.mjtObj.mjOBJ_CAMERA.value, i));
@@ -250,16 +267,20 @@ const RULES: Rule[] = [
       ];
     }),
   (m, mj) =>
-    range(m.nlight).flatMap((i) => {
-      const refuse = refusals("light", nameOf(mj, m, mj.mjtObj.mjOBJ_LIGHT.value, i));
-      return [
-        ...refuse(
-          m.light_type[i] !== 1,
-          'only directional lights are rendered: type="directional"',
-        ),
-        ...refuse(m.light_mode[i] > 2, "lights that target a body are not rendered"),
-      ];
-    }),
+    range(m.nlight).flatMap((i) =>
+      refusals("light", nameOf(mj, m, mj.mjtObj.mjOBJ_LIGHT.value, i))(
+        m.light_type[i] > 2,
+        "image lights are not rendered, use directional, point or spot",
+      )
+    ),
+  (m, mj) =>
+    range(m.ntex).flatMap((i) =>
+      refusals("texture", nameOf(mj, m, mj.mjtObj.mjOBJ_TEXTURE.value, i))(
+        // What a built-in sky is made of is read from the file; a picture has no such colour.
+        m.tex_type[i] === mj.mjtTexture.mjTEXTURE_SKYBOX.value && m.tex_pathadr[i] >= 0,
+        'pictures of a sky are not rendered, use builtin="gradient"',
+      )
+    ),
 ];
 
 function refusals(element: string, name: string) {

@@ -28,6 +28,8 @@ export interface TaskDeclaration<O extends TaskOptions = TaskOptions> {
   substeps: number;
   /** Control steps after which an episode is cut off (truncated, not terminated). */
   episodeLength: number;
+  /** Cameras of the model through which a policy looks, in the order in which it gets their pictures. */
+  cameras?: readonly string[];
   /** What variants of the task may change, by name. */
   options?: O;
   /** The terms, built once for a model and a choice of options. */
@@ -93,7 +95,7 @@ export interface KeptUpdate {
 export function defineTask<const O extends TaskOptions>(
   declaration: TaskDeclaration<O>,
 ): TaskDeclaration {
-  const { name, substeps, episodeLength, options = {} as O } = declaration;
+  const { name, substeps, episodeLength, cameras = [], options = {} as O } = declaration;
   if (!/^[a-z][a-z0-9_]*$/.test(name)) {
     throw new TaskError(`task '${name}': expected a name of the form [a-z][a-z0-9_]*`);
   }
@@ -104,6 +106,8 @@ export function defineTask<const O extends TaskOptions>(
       );
     }
   }
+  const twice = cameras.find((camera, i) => cameras.indexOf(camera) !== i);
+  if (twice !== undefined) throw new TaskError(`task '${name}': camera '${twice}' is named twice`);
   for (const [option, declared] of Object.entries(options)) {
     if ("choices" in declared && !declared.choices.includes(declared.default)) {
       throw new TaskError(
@@ -114,6 +118,19 @@ export function defineTask<const O extends TaskOptions>(
   }
   // `chosenOptions` gives the terms exactly what the options declare.
   return declaration as unknown as TaskDeclaration;
+}
+
+/** The cameras of a task, which its model has; none for a task that has nothing to see. */
+export function taskCameras(declaration: TaskDeclaration, model: Model): string[] {
+  const names = model.cameras.map((camera) => camera.name);
+  for (const camera of declaration.cameras ?? []) {
+    if (names.includes(camera)) continue;
+    throw new TaskError(
+      `task '${declaration.name}': the model has no camera '${camera}'` +
+        `${didYouMean(camera, names) || "."} Its cameras: ${names.join(", ") || "none"}`,
+    );
+  }
+  return [...declaration.cameras ?? []];
 }
 
 /** An observation; unless said otherwise both networks see it, normalised. */

@@ -703,6 +703,9 @@ describe("compileTask()", () => {
   test("defineTask() refuses steps that are not whole numbers", () => {
     expect(() => defineTask({ ...task(() => ({})), substeps: 0 })).toThrow(/substeps: expected/);
     expect(() => defineTask({ ...task(() => ({})), name: "No" })).toThrow(/expected a name/);
+    expect(() => defineTask({ ...task(() => ({})), cameras: ["a", "a"] })).toThrow(
+      /camera 'a' is named twice/,
+    );
   });
 });
 
