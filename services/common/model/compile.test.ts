@@ -558,7 +558,9 @@ describe("compileModel()", () => {
   test("names a mesh file that is no mesh", async () => {
     written("not a mesh", "bad.stl");
     const path = written('<mujoco><asset><mesh name="bad" file="bad.stl"/></asset></mujoco>');
-    await expect(compileModel(path)).rejects.toThrow(/model\.xml:1: .*invalid header in STL file 'bad\.stl'/);
+    await expect(compileModel(path)).rejects.toThrow(
+      /model\.xml:1: .*invalid header in STL file 'bad\.stl'/,
+    );
   });
 
   test("names a file that is not there", async () => {
