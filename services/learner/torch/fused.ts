@@ -1,5 +1,6 @@
 // Operators that do in one native call what composed operators do in dozens: perceptrons of the kind that
-// networks/mlp.ts describes, and a whole pass of regression. Each is tested against its composed form.
+// networks/mlp.ts describes, a whole pass of regression, and image encoders of networks/encoder.ts. Each is tested
+// against its composed form.
 
 import { call, callForNumbers, operator, results } from "./ffi.ts";
 import type { Adam } from "./optim.ts";
@@ -7,6 +8,7 @@ import { Tensor } from "./tensor.ts";
 
 const MLP_FORWARD = operator("mlp_forward");
 const MLP_REGRESS = operator("mlp_regress");
+const CONV_ENCODE = operator("conv_encode");
 
 /**
  * Linear → ELU → LayerNorm per hidden layer, then Linear. x [..., D] float32; parameters in order: per hidden layer
@@ -57,4 +59,20 @@ export function mlpRegress(
   );
   optimiser.steps += steps;
   return { loss, lastLoss, gradNorm, steps };
+}
+
+/**
+ * Convolutions without padding, each followed by ReLU, then a projection, of pictures / 255 − 0.5. pictures uint8
+ * [B, C, H, W], contiguous; parameters in order: per convolution weight [O, C, h, w] and bias [O], last the projection's
+ * weight [D, O·H'·W'] and bias [D]; one stride per convolution. Result [B, D]. Differentiable once, in the parameters.
+ * The pictures are never copied as floats, and no activation is kept: the backward pass computes the forward pass again,
+ * a few pictures at a time, so memory does not grow with B.
+ */
+export function convEncode(
+  pictures: Tensor,
+  parameters: readonly Tensor[],
+  strides: readonly number[],
+): Tensor {
+  call(CONV_ENCODE, [pictures.handle, ...parameters.map((p) => p.handle)], strides);
+  return new Tensor(results[0]);
 }

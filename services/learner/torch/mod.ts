@@ -5,7 +5,13 @@ export * from "./tensor.ts";
 export { Scope, scope, scoped } from "./scope.ts";
 export { Generator } from "./generator.ts";
 export { Adam, type AdamOptions } from "./optim.ts";
-export { mlpForward, mlpRegress, type RegressionOptions, type RegressionResult } from "./fused.ts";
+export {
+  convEncode,
+  mlpForward,
+  mlpRegress,
+  type RegressionOptions,
+  type RegressionResult,
+} from "./fused.ts";
 export { mapSharedMemory, SharedMemory } from "./shared_memory.ts";
 
 import { cString, lastError, native, readText, TorchError } from "./ffi.ts";

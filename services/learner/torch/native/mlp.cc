@@ -17,6 +17,7 @@
 #include "mlp_kernels.h"
 #include "optim.h"
 #include "runtime.h"
+#include "scratch.h"
 #include "workers.h"
 
 namespace sdpg {
@@ -75,27 +76,6 @@ int32_t tile_blocks(const MlpNet& net) {
 }
 
 namespace {
-
-// 64-byte aligned floats; contents are undefined.
-class Scratch {
- public:
-  explicit Scratch(size_t floats)
-      : data_(
-            static_cast<float*>(std::aligned_alloc(64, (floats * sizeof(float) + 63) / 64 * 64))) {
-    if (data_ == nullptr)
-      refuse("not enough memory for " + std::to_string(floats * sizeof(float)) +
-             " bytes of scratch");
-  }
-  ~Scratch() { std::free(data_); }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  float* data() const { return data_; }
-
- private:
-  float* data_;
-};
-
-size_t round_up(size_t floats) { return (floats + 15) / 16 * 16; }
 
 void check_floats(const at::Tensor& t, const std::string& what) {
   if (t.scalar_type() != at::kFloat || !t.device().is_cpu() || !t.is_contiguous()) {

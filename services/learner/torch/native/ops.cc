@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "conv.h"
 #include "mlp.h"
 #include "optim.h"
 #include "runtime.h"
@@ -309,11 +310,12 @@ std::vector<Operator> build() {
          a.numbers[0] = a.t(0).item<double>();
        }},
 
-      // Fused (mlp.h has the argument lists).
+      // Fused (mlp.h and conv.h have the argument lists).
       {"lambda_return", 3, 2,
        [](A& a) { give(a, lambda_return(a.t(0), a.t(1), a.t(2), a.real(0), a.real(1))); }},
       {"mlp_forward", -1, 1, mlp_forward},
       {"mlp_regress", -1, 9, mlp_regress},
+      {"conv_encode", -1, 1, conv_encode},
   };
   // Two operands, broadcasting.
   binary(table, "add", [](const T& x, const auto& y) { return at::add(x, y); });
