@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { simulateToy } from "../learner/toy_simulation.ts";
-import { liveTensors } from "../learner/torch/mod.ts";
+import { liveTensors, scope } from "../learner/torch/mod.ts";
 import { evaluate, studentQuantile975 } from "./evaluate.ts";
 
 const options = { nominals: 5, auxiliaries: 0, horizon: 8, seed: 4n, episodeLength: 30, limit: 9 };
@@ -13,8 +13,11 @@ test("evaluate() plays one full episode per environment and the same ones every 
     evaluate({
       simulation,
       start,
-      act: (observation) =>
-        (observation.toArray() as Float32Array).map((x) => -x).filter((_, i) => i % 2 === 0),
+      act({ actor }, t) {
+        using _scope = scope();
+        return (actor.select(0, t).toArray() as Float32Array)
+          .map((x) => -x).filter((_, i) => i % 2 === 0);
+      },
       episodeLength: 30,
       rewardTerms: ["position", "effort"],
     });

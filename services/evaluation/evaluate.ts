@@ -2,16 +2,15 @@
 // Every environment counts exactly once, with its first episode, so short episodes weigh no more than
 // long ones. The learner calls it for its scheduled evaluations and for EvaluateRun.
 
-import type { Simulation } from "../learner/simulation.ts";
-import { scope, type Tensor } from "../learner/torch/mod.ts";
+import type { RolloutTensors, Simulation } from "../learner/simulation.ts";
 
 export interface EvaluationOptions {
   /** A batch without auxiliaries; its number of nominals is the number of episodes. */
   readonly simulation: Simulation;
   /** State of the batch to start from; the same state gives the same episodes. */
   readonly start: Uint8Array;
-  /** Raw actor observations [N, O] -> raw pre-tanh means [N*A]. */
-  act(observation: Tensor): Float32Array;
+  /** What the environments show in slot t -> raw pre-tanh means [N*A]. */
+  act(tensors: RolloutTensors, t: number): Float32Array;
   /** Control steps after which the task truncates an episode. */
   readonly episodeLength: number;
   /** Names of the reward terms, in the task program's order. */
@@ -58,12 +57,7 @@ export async function evaluate(options: EvaluationOptions): Promise<EvaluationRe
     }
     await simulation.begin(segment, segment === 0);
     for (let t = 0; t < T; t++) {
-      let mean: Float32Array;
-      {
-        using _scope = scope();
-        mean = options.act(simulation.tensors.actor.select(0, t));
-      }
-      await simulation.step(t, mean, null);
+      await simulation.step(t, options.act(simulation.tensors, t), null);
     }
     await simulation.end();
 

@@ -18,6 +18,7 @@ const at = {
   logStdCount: 204,
   status: 208,
   phaseCount: 220,
+  images: 224,
   phases: 256,
   error: 448,
   values: 960,
@@ -112,6 +113,11 @@ export class Doorbell {
   /** The refusal's line. */
   get error(): string {
     return this.#text(at.error, 512);
+  }
+
+  /** Pictures drawn by the segment's steps so far; those of Begin are in its reply. */
+  get images(): number {
+    return this.#words[at.images / 4];
   }
 
   /** Seconds by phase, summed over the segment so far. */

@@ -3,13 +3,13 @@
 //
 //   deno run -A services/learner/local.ts hopper --epochs 20 actor.log_std_init=-1
 //
-// Flags: --preset cpu|paper, --seed n, --epochs n, --minutes m, --threads n, --every n (print each
+// Flags: --preset cpu|paper, --obs state|pixels, --seed n, --epochs n, --minutes m, --threads n, --every n (print each
 // n-th epoch), --quiet (evaluations and the last line only).
 
 import { parseArgs } from "node:util";
 import { loadTask } from "@sdpg/tasks/mod.ts";
 import { ConfigurationError } from "./configuration.ts";
-import { type PresetName, presets } from "./presets.ts";
+import { type Observation, presetLayers, type PresetName, presets } from "./presets.ts";
 import { configureTraining, partOverrides, TrainingRun } from "./run.ts";
 import { simulateInProcess } from "./simulation_in_process.ts";
 import { setNumThreads } from "./torch/mod.ts";
@@ -20,6 +20,7 @@ async function main(args: string[]) {
     allowPositionals: true,
     options: {
       preset: { type: "string", default: "cpu" },
+      obs: { type: "string", default: "state" },
       seed: { type: "string", default: "0" },
       epochs: { type: "string" },
       minutes: { type: "string", default: "0" },
@@ -34,9 +35,13 @@ async function main(args: string[]) {
     if (at < 1) throw new ConfigurationError(`Cannot use "${setting}": expected key.path=value`);
     return [setting.slice(0, at), setting.slice(at + 1)];
   }));
-  const layers = presets[flags.preset as PresetName]?.[name ?? ""];
+  const layers = flags.preset in presets && ["state", "pixels"].includes(flags.obs)
+    ? presetLayers(flags.preset as PresetName, name ?? "", flags.obs as Observation)
+    : undefined;
   if (layers === undefined) {
-    throw new ConfigurationError(`No preset "${flags.preset}" for task "${name ?? ""}"`);
+    throw new ConfigurationError(
+      `No preset "${flags.preset}" from ${flags.obs} for task "${name ?? ""}"`,
+    );
   }
   const settled = partOverrides(overrides);
   const config = configureTraining(layers, settled.configuration);

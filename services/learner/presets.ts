@@ -7,6 +7,7 @@ import type { Some } from "./configuration.ts";
 import type { runTree } from "./run.ts";
 
 export type PresetName = "cpu" | "paper";
+export type Observation = "state" | "pixels";
 export type PresetLayer = Some<typeof sdpgTree & typeof runTree>;
 
 /** The published deviations that the algorithm's defaults do not already carry. */
@@ -51,6 +52,12 @@ const untied: PresetLayer = {
  */
 const bold: PresetLayer = { actor: { log_std_init: 0 } };
 
+/** Pictures and an encoder that two cores can afford. */
+const smallPictures: PresetLayer = {
+  camera: { width: 48, height: 48 },
+  encoder: { kind: "small", features: 64 },
+};
+
 /** The published sizes and rates of the robots that are free in space. */
 const antNetworks: PresetLayer = {
   actor: { hidden: [256, 64, 32] },
@@ -78,3 +85,30 @@ export const presets: Readonly<Record<PresetName, Readonly<Record<string, Preset
     humanoid: [twoCores, humanoidNetworks, { epochs: 40_000 }],
   },
 };
+
+/** What learning from pixels adds to a task's preset. */
+const pixels: Readonly<Record<PresetName, Readonly<Record<string, PresetLayer[]>>>> = {
+  paper: {
+    hopper: [],
+    walker: [],
+    ant: [{ encoder: { features: 256 } }],
+    humanoid: [{ encoder: { features: 256 } }],
+  },
+  cpu: {
+    hopper: [smallPictures],
+    walker: [smallPictures],
+    ant: [smallPictures],
+    humanoid: [smallPictures],
+  },
+};
+
+/** A preset's layers; undefined where the task has no such preset. */
+export function presetLayers(
+  preset: PresetName,
+  task: string,
+  observation: Observation,
+): PresetLayer[] | undefined {
+  const layers = presets[preset][task];
+  if (layers === undefined || observation === "state") return layers;
+  return [...layers, { observation }, ...pixels[preset][task]];
+}

@@ -45,6 +45,7 @@ function options(overrides: Partial<RunOptions> = {}): RunOptions {
         auxiliaries: batch.auxiliaries,
         horizon: batch.horizon,
         seed: batch.seed,
+        views: batch.views,
       }),
     epochs: 12,
     seconds: 0,
@@ -115,6 +116,51 @@ test("killed after 7, resumed from the checkpoint of 5: epochs 6 and 7 come agai
   expect(timeless([...seen.filter((e) => "epoch" in e && e.epoch <= 5), ...resumed]))
     .toEqual(timeless(whole));
   expect(done(resumed).stateHash).toBe(done(whole).stateHash);
+});
+
+const seeing: Partial<RunOptions> = {
+  config: configureTraining([], {
+    observation: "pixels",
+    "camera.width": "14",
+    "camera.height": "12",
+    "encoder.kind": "small",
+    "encoder.features": "6",
+    nominals: "3",
+    auxiliaries: "5",
+    horizon: "6",
+    "actor.hidden": "5,4",
+    "actor.average": "0.9",
+    "critic.hidden": "6",
+    "evaluation.every": "4",
+    "evaluation.episodes": "2",
+    "checkpoint.every": "5",
+  }),
+  task: { ...options().task, cameras: ["side"] },
+};
+
+test("from pixels: every picture counts once, and a resumed run ends in the same bits", async () => {
+  const before = liveTensors();
+  const whole = await train(seeing);
+  const checkpoints = new Checkpoints(directory);
+  const first = await train({ ...seeing, epochs: 7, checkpoints });
+  const second = await train({ ...seeing, checkpoints, resume: true });
+  expect(timeless([...first, ...second])).toEqual(timeless(whole));
+  expect(done(second).stateHash).toBe(done(whole).stateHash);
+  const epochs = whole.filter((e) => e.kind === "epoch");
+  expect(epochs.map((e) => e.imagesRendered)).toEqual(
+    Array.from({ length: 12 }, (_, i) => (i + 1) * 3 * 6),
+  );
+  expect(liveTensors()).toBe(before);
+});
+
+test("pixels without a camera, or too small for the encoder, are refused before anything starts", async () => {
+  await expect(train({ ...seeing, task: options().task })).rejects.toThrow(
+    "Cannot train toy from pixels: it declares no camera",
+  );
+  const config = { ...seeing.config!, camera: { ...seeing.config!.camera, height: 11 } };
+  await expect(train({ ...seeing, config })).rejects.toThrow(
+    "Cannot set camera.height: encoder small needs at least 12, got 11",
+  );
 });
 
 test("wall time and the best evaluation go on after a resume", async () => {

@@ -12,6 +12,7 @@ import {
   hashState,
   type StoredCheckpoint,
 } from "./checkpoint.ts";
+import { viewsOf } from "./cameras.ts";
 import { choice, configure, flag, integer, type Tree, type Values } from "./configuration.ts";
 import type { PresetLayer } from "./presets.ts";
 import type { BatchOptions, Simulation } from "./simulation.ts";
@@ -77,6 +78,8 @@ export interface Task {
   readonly options?: Readonly<Record<string, number | string>>;
   readonly model: Model;
   readonly program: TaskProgram;
+  /** Cameras of the model that a policy from pixels looks through. */
+  readonly cameras?: readonly string[];
 }
 
 export interface RunOptions {
@@ -171,6 +174,7 @@ export class TrainingRun {
         meanBounds: config.actor.mean_bounds,
         logStdBounds: config.actor.log_std_bounds,
         label: "training",
+        views: viewsOf(task, config),
       });
       const evaluation = config.evaluation.every === 0 ? undefined : await open(evaluationBatch(
         task,
@@ -208,7 +212,7 @@ export class TrainingRun {
         epoch,
         envStepsNominal: this.algorithm.envStepsNominal,
         envStepsTotal: this.algorithm.envStepsTotal,
-        imagesRendered: 0,
+        imagesRendered: this.algorithm.imagesRendered,
         gpuSeconds: 0,
       };
       lastReturn = report.episodes?.return;
@@ -224,7 +228,7 @@ export class TrainingRun {
         using policy = this.algorithm.evaluationPolicy();
         evaluated = await evaluate({
           ...this.evaluation,
-          act: (observation) => policy.act(observation),
+          act: policy.act,
           episodeLength: program.episodeLength,
           rewardTerms: program.rewards.map((term) => term.name),
         });
@@ -360,10 +364,12 @@ export function evaluationBatch(
     program: task.program,
     nominals: episodes,
     auxiliaries: 0,
-    horizon: Math.min(100, task.program.episodeLength),
+    // Pictures are many bytes, and an evaluation looks at none twice.
+    horizon: Math.min(config.observation === "pixels" ? 8 : 100, task.program.episodeLength),
     seed,
     meanBounds: config.actor.mean_bounds,
     logStdBounds: config.actor.log_std_bounds,
     label: "evaluation",
+    views: viewsOf(task, config),
   };
 }

@@ -14,6 +14,7 @@ import { didYouMean } from "@sdpg/common/suggest.ts";
 import { listTasks, loadTask, TaskError, taskOptions } from "@sdpg/tasks/mod.ts";
 import { evaluate } from "../evaluation/evaluate.ts";
 import { loadPolicy, TrainingError } from "./algorithms/sdpg.ts";
+import { viewsOf } from "./cameras.ts";
 import {
   CheckpointError,
   Checkpoints,
@@ -22,7 +23,7 @@ import {
 } from "./checkpoint.ts";
 import { ConfigurationError, format, leaves, readConfiguration } from "./configuration.ts";
 import { estimateBytes } from "./memory.ts";
-import { type PresetName, presets } from "./presets.ts";
+import { type Observation, presetLayers, type PresetName, presets } from "./presets.ts";
 import {
   configureTraining,
   evaluationBatch,
@@ -123,10 +124,14 @@ export class Learner {
     seconds: number;
   }) {
     const algorithm = oneOf("algorithm", request.algorithm || "sdpg", ["sdpg"]);
-    const observation = oneOf("observation", request.observation || "state", ["state"]);
+    const observation = oneOf(
+      "observation",
+      request.observation || "state",
+      ["state", "pixels"],
+    ) as Observation;
     const preset = oneOf("preset", request.preset || "cpu", Object.keys(presets)) as PresetName;
     const name = oneOf("task", request.task, listTasks());
-    const layers = presets[preset][name];
+    const layers = presetLayers(preset, name, observation);
     if (layers === undefined) {
       throw new RpcError(
         Code.INVALID_ARGUMENT,
@@ -136,6 +141,12 @@ export class Learner {
     }
     const overrides = partOverrides(request.overrides);
     const configuration = configureTraining(layers, overrides.configuration);
+    if (configuration.observation !== observation) {
+      throw new ConfigurationError(
+        `Cannot set observation=${configuration.observation} by itself: choose it with ` +
+          `--obs ${configuration.observation}, which brings the settings that go with it`,
+      );
+    }
     if (!(request.seconds >= 0)) {
       throw new RpcError(
         Code.INVALID_ARGUMENT,
@@ -395,7 +406,7 @@ export class Learner {
       const result = await evaluate({
         simulation,
         start: await simulation.snapshot(),
-        act: (observation) => policy.act(observation),
+        act: policy.act,
         episodeLength: task.program.episodeLength,
         rewardTerms: task.program.rewards.map((term) => term.name),
       });
@@ -509,7 +520,7 @@ function record(recorder: Recorder, runId: string, event: RunEvent) {
 function loadPolicyOf(checkpoint: StoredCheckpoint, config: TrainingConfiguration, task: Task) {
   const loading = scope();
   try {
-    return loadPolicy(config, task.program, checkpoint.groups());
+    return loadPolicy(config, task.program, viewsOf(task, config), checkpoint.groups());
   } finally {
     loading[Symbol.dispose]();
   }

@@ -3,7 +3,7 @@
 // arrays are torch tensors that view it, so nothing is copied. There are two ways to reach a batch,
 // with the same bits: over gRPC (simulation_grpc.ts) and in this process (simulation_in_process.ts).
 
-import { create } from "@bufbuild/protobuf";
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import type { Model } from "@proto/sdpg/model/v1/model_pb.ts";
 import {
   type CreateBatchRequest,
@@ -13,6 +13,7 @@ import {
   Transport,
 } from "@proto/sdpg/sim/v1/sim_pb.ts";
 import type { TaskProgram } from "@proto/sdpg/task/v1/task_pb.ts";
+import { ImageKind, type ViewSchema } from "@proto/sdpg/view/v1/view_pb.ts";
 import { Dtype as WireDtype } from "@proto/sdpg/tensor/v1/tensor_pb.ts";
 import { Code } from "@sdpg/common/rpc.ts";
 import type { Dtype, Tensor } from "./torch/mod.ts";
@@ -35,6 +36,17 @@ export interface BatchOptions {
   readonly logStdBounds: readonly [number, number] | null;
   /** Part of the shared memory's name, [a-z0-9-]{1,40}. */
   readonly label: string;
+  /** RGB views that are drawn of the nominals; none unless given. */
+  readonly views?: readonly View[];
+}
+
+/** Stacks of frames of one camera, as sdpg.view.v1.View says. */
+export interface View {
+  /** Name of the array, and of a camera of the model. */
+  readonly camera: string;
+  readonly width: number;
+  readonly height: number;
+  readonly frames: number;
 }
 
 /**
@@ -54,6 +66,13 @@ export interface RolloutTensors {
   readonly done: Tensor; // [T, E] uint8, the environment's stretch ends here
   readonly fault: Tensor; // [T, E] uint8, bits of sdpg.sim.v1.FaultBit
   readonly progress: Tensor; // [T, E] int32, control steps of the episode, after step t
+  /** By camera: uint8 [T, N, frames * 3, height, width], nominals, before step t, oldest frame first. */
+  readonly images: ReadonlyMap<string, Tensor>;
+}
+
+/** Frees the views of a rollout buffer. */
+export function disposeTensors({ images, ...arrays }: RolloutTensors) {
+  for (const tensor of [...Object.values(arrays), ...images.values()]) tensor[Symbol.dispose]();
 }
 
 export interface BatchSizes {
@@ -72,11 +91,15 @@ export interface BatchSizes {
 /** One batch. Calls of one batch never overlap. */
 export interface Simulation {
   readonly sizes: BatchSizes;
+  /** What the batch draws, in the order of tensors.images. */
+  readonly views: readonly View[];
   readonly tensors: RolloutTensors;
   /** Bytes of the rollout buffer and of the simulation state. */
   readonly bytes: { readonly buffer: number; readonly state: number };
   /** Seconds by phase that the simulator measured, added up until the caller clears it. */
   readonly timings: Map<string, number>;
+  /** Pictures drawn, added up until the caller sets it to 0. */
+  imagesDrawn: number;
   /** Copies every nominal into its auxiliaries and writes slot 0; `reset` starts fresh episodes first. */
   begin(epoch: number, reset: boolean): Promise<void> | void;
   /**
@@ -126,7 +149,18 @@ export function createBatchRequest(
     transport,
     precision: Precision.FLOAT32,
     label: options.label,
+    views: options.views?.map(viewMessage),
   });
+}
+
+function viewMessage(view: View): MessageInitShape<typeof ViewSchema> {
+  return { ...view, name: arrayName(view), kind: ImageKind.RGB };
+}
+
+/** A camera may have any name; an array's is [a-z][a-z0-9_]{0,39}. */
+function arrayName({ camera }: View): string {
+  const plain = camera.toLowerCase().replace(/[^a-z0-9_]/g, "_");
+  return (/^[a-z]/.test(plain) ? plain : `c${plain}`).slice(0, 40);
 }
 
 const dtypes = new Map<WireDtype, Dtype>([
@@ -192,6 +226,10 @@ export function viewBuffer(
     done: array("done", "uint8", [T, E]),
     fault: array("fault", "uint8", [T, E]),
     progress: array("progress", "int32", [T, E]),
+    images: new Map((options.views ?? []).map((view) => [
+      view.camera,
+      array(`image/${arrayName(view)}`, "uint8", [T, N, view.frames * 3, view.height, view.width]),
+    ])),
   };
   return { tensors, sizes };
 }

@@ -1,10 +1,12 @@
 // A batch in a gpu-sim process, reached over gRPC (proto/sdpg/sim/v1). One Rollout stream lives as long
 // as the batch and carries small messages only: means and log σ one way, "slot t is written" the other.
 // The arrays themselves are in shared memory, or, with the inline transport, arrive in chunks behind
-// credits after each segment and are assembled into a buffer of the same layout. With shared memory the
+// credits, pictures before the answer to their step and the rest after each segment, and are assembled
+// into a buffer of the same layout. With shared memory the
 // steps of a segment need no messages either: they go through the doorbell (doorbell.ts).
 
 import {
+  type Chunk,
   type CreateBatchResponse,
   type RolloutRequest,
   type RolloutResponse,
@@ -19,9 +21,11 @@ import { Doorbell } from "./doorbell.ts";
 import {
   type BatchOptions,
   createBatchRequest,
+  disposeTensors,
   type RolloutTensors,
   type Simulation,
   SimulationError,
+  type View,
   viewBuffer,
 } from "./simulation.ts";
 import { fromPointer, mapSharedMemory, type SharedMemory } from "./torch/mod.ts";
@@ -79,14 +83,18 @@ export async function simulateOverGrpc(
 
 class GrpcSimulation implements Simulation {
   readonly sizes;
+  readonly views: readonly View[];
   readonly tensors: RolloutTensors;
   readonly bytes;
   readonly timings = new Map<string, number>();
+  imagesDrawn = 0;
 
   readonly #batchId: string;
   readonly #stream: Conversation<Request, RolloutResponse>;
   #sent = 0n;
   #received = 0n;
+  /** Chunks the server may still send. */
+  #granted = 0;
   #waitingSince = Infinity;
   readonly #watchdog: ReturnType<typeof setInterval>;
   #timedOut = false;
@@ -108,6 +116,7 @@ class GrpcSimulation implements Simulation {
     doorbell: boolean,
     private readonly replyTimeoutMs: number,
   ) {
+    this.views = options.views ?? [];
     this.#batchId = layout.batchId;
     this.bytes = { buffer: Number(layout.bufferBytes), state: Number(layout.stateBytes) };
     if (layout.transport === Transport.SHARED_MEMORY) {
@@ -168,6 +177,7 @@ class GrpcSimulation implements Simulation {
     const begun = await this.#receive("begun");
     this.#takeActor(0, begun.actor);
     this.#addTimings(begun.timings);
+    this.imagesDrawn += begun.images;
   }
 
   step(t: number, mean: Float32Array, logStd: Float32Array | null): Promise<void> | void {
@@ -187,6 +197,7 @@ class GrpcSimulation implements Simulation {
     }
     this.#takeActor(t + 1, stepped.actor);
     this.#addTimings(stepped.timings);
+    this.imagesDrawn += stepped.images;
   }
 
   async end() {
@@ -194,30 +205,11 @@ class GrpcSimulation implements Simulation {
       if (this.#doorbell.end(ringMs)) this.#checkDoorbell();
       else await this.#awaitDoorbell();
       for (const [phase, seconds] of this.#doorbell.phases()) this.#addTiming(phase, seconds);
+      this.imagesDrawn += this.#doorbell.images;
       return;
     }
     await this.#send({ case: "end", value: {} });
-    if (this.#copy !== undefined) {
-      await this.#send({ case: "credit", value: { chunks: creditChunks } });
-    }
-    for (let unused = creditChunks;;) {
-      const reply = await this.#next();
-      if (reply.case === "ended") return;
-      if (reply.case !== "chunk" || this.#copy === undefined) throw unexpected("ended", reply.case);
-      const { offsetBytes, data } = reply.value;
-      if (Number(offsetBytes) + data.length > this.#copy.length) {
-        throw new SimulationError(
-          `gpu-sim sent bytes ${offsetBytes} to ${
-            Number(offsetBytes) + data.length
-          } of a rollout ` +
-            `buffer of ${this.#copy.length}`,
-        );
-      }
-      this.#copy.set(data, Number(offsetBytes));
-      if (--unused > creditChunks / 2) continue;
-      await this.#send({ case: "credit", value: { chunks: creditChunks - unused } });
-      unused = creditChunks;
-    }
+    await this.#receive("ended");
   }
 
   async snapshot(): Promise<Uint8Array> {
@@ -255,7 +247,7 @@ class GrpcSimulation implements Simulation {
 
   async close() {
     clearInterval(this.#watchdog);
-    for (const tensor of Object.values(this.tensors)) tensor[Symbol.dispose]();
+    disposeTensors(this.tensors);
     this.#stream.close();
     // The server ends the stream after the close; a dead one has nothing left to free.
     await this.#stream.responses.return?.().catch(() => {});
@@ -297,10 +289,32 @@ class GrpcSimulation implements Simulation {
     return message;
   }
 
-  async #receive<C extends "begun" | "stepped">(expected: C): Promise<Reply<C>> {
-    const message = await this.#next();
-    if (message.case !== expected) throw unexpected(expected, message.case);
-    return message.value as Reply<C>;
+  /** The next answer; the chunks that come before it go where they belong. */
+  async #receive<C extends "begun" | "stepped" | "ended">(expected: C): Promise<Reply<C>> {
+    for (;;) {
+      if (this.#copy !== undefined && this.#granted <= creditChunks / 2) {
+        const chunks = creditChunks - this.#granted;
+        this.#granted = creditChunks;
+        await this.#send({ case: "credit", value: { chunks } });
+      }
+      const message = await this.#next();
+      if (message.case === expected) return message.value as Reply<C>;
+      if (message.case !== "chunk" || this.#copy === undefined) {
+        throw unexpected(expected, message.case);
+      }
+      this.#granted--;
+      this.#takeChunk(message.value);
+    }
+  }
+
+  #takeChunk({ offsetBytes, data }: Chunk) {
+    const end = Number(offsetBytes) + data.length;
+    if (end > this.#copy!.length) {
+      throw new SimulationError(
+        `gpu-sim sent bytes ${offsetBytes} to ${end} of a rollout buffer of ${this.#copy!.length}`,
+      );
+    }
+    this.#copy!.set(data, Number(offsetBytes));
   }
 
   /** Waits on for a slow answer, looking in between whether the stream, and so the server, is alive. */

@@ -7,6 +7,7 @@ import { CreateBatchRequestSchema, CreateBatchResponseSchema } from "@proto/sdpg
 import {
   type BatchOptions,
   createBatchRequest,
+  disposeTensors,
   type Simulation,
   SimulationError,
   Transport,
@@ -112,7 +113,9 @@ export function simulateInProcess(options: BatchOptions, threads: number): Simul
   const messageBytes = BigInt(message.byteLength);
   return {
     sizes,
+    views: options.views ?? [],
     tensors,
+    imagesDrawn: 0,
     bytes: { buffer: Number(layout.bufferBytes), state: Number(layout.stateBytes) },
     timings: new Map(),
     begin(epoch, reset) {
@@ -153,7 +156,7 @@ export function simulateInProcess(options: BatchOptions, threads: number): Simul
       return Promise.resolve();
     },
     close() {
-      for (const tensor of Object.values(tensors)) tensor[Symbol.dispose]();
+      disposeTensors(tensors);
       library.gpu_sim_batch_destroy(batch);
       batch = null;
       return Promise.resolve();

@@ -6,8 +6,8 @@
 
 import { create } from "@bufbuild/protobuf";
 import { type TaskProgram, TaskProgramSchema } from "@proto/sdpg/task/v1/task_pb.ts";
-import type { BatchSizes, Simulation } from "./simulation.ts";
-import { type Dtype, fromPointer } from "./torch/mod.ts";
+import { type BatchSizes, disposeTensors, type Simulation, type View } from "./simulation.ts";
+import { type Dtype, fromPointer, type Tensor } from "./torch/mod.ts";
 
 export interface ToyOptions {
   nominals: number;
@@ -18,6 +18,8 @@ export interface ToyOptions {
   episodeLength: number;
   /** |x| beyond which an episode terminates. */
   limit: number;
+  /** Draws pictures of the nominals: a bright column where the point is. */
+  views?: readonly View[];
   /** Replaces the noise of (step, environment). */
   noise?: (t: number, e: number) => number;
 }
@@ -83,13 +85,43 @@ export function simulateToy(options: ToyOptions): Simulation & { state: Float64A
     progress: view(new Int32Array(T * E), "int32", [T, E]),
   };
 
+  const views = options.views ?? [];
+  const images = views.map(({ frames, width, height }) => ({
+    array: bytes(T, N, 3 * frames, height, width),
+    stacks: new Uint8Array(N * 3 * frames * height * width), // newest, one after the other
+  }));
+
   const state = new Float64Array(E * STATE);
   const episodes = new Float64Array(N);
   let epochNow = 0;
 
+  const isFresh = new Uint8Array(N);
+  let pending = true; // the stacks do not show the present state yet
   const fresh = (k: number) => {
     const random = keyed(options.seed, 1, k, episodes[k]++);
     state.set([0.1 * random(), 0, 0], k * G * STATE);
+    isFresh[k] = 1;
+    pending = true;
+  };
+  /** Draws what is pending and copies the stacks to slot t, if there is one. */
+  const look = (t: number) => {
+    if (t === T) return;
+    views.forEach(({ frames, width, height }, i) => {
+      const { array, stacks } = images[i];
+      const frame = 3 * width * height;
+      for (let k = 0; pending && k < N; k++) {
+        const stack = stacks.subarray(k * frames * frame, (k + 1) * frames * frame);
+        stack.copyWithin(0, frame);
+        const column = Math.floor(width * (0.5 + 0.5 * Math.tanh(2 * state[k * G * STATE])));
+        const newest = stack.subarray((frames - 1) * frame);
+        for (let p = 0; p < frame; p++) newest[p] = p % width === column ? 255 : 20;
+        for (let f = 0; isFresh[k] && f + 1 < frames; f++) stack.set(newest, f * frame);
+        simulation.imagesDrawn++;
+      }
+      array.values.set(stacks, t * stacks.length);
+    });
+    isFresh.fill(0);
+    pending = false;
   };
   const copy = (from: number, to: number) =>
     state.copyWithin(to * STATE, from * STATE, (from + 1) * STATE);
@@ -102,12 +134,16 @@ export function simulateToy(options: ToyOptions): Simulation & { state: Float64A
   };
   for (let k = 0; k < N; k++) fresh(k);
 
-  return {
+  const tensors = {
+    ...Object.fromEntries(Object.entries(buffer).map(([name, { tensor }]) => [name, tensor])),
+    images: new Map<string, Tensor>(views.map(({ camera }, i) => [camera, images[i].array.tensor])),
+  } as unknown as Simulation["tensors"];
+  const simulation: Simulation & { state: Float64Array } = {
     sizes,
+    views,
     state,
-    tensors: Object.fromEntries(
-      Object.entries(buffer).map(([name, array]) => [name, array.tensor]),
-    ) as unknown as Simulation["tensors"],
+    tensors,
+    imagesDrawn: 0,
     bytes: { buffer: 0, state: state.byteLength },
     timings: new Map(),
     begin(epoch, reset) {
@@ -117,6 +153,7 @@ export function simulateToy(options: ToyOptions): Simulation & { state: Float64A
         for (let i = 1; i < G; i++) copy(k * G, k * G + i);
       }
       observe(0);
+      look(0);
     },
     step(t, mean, logStd) {
       const done = buffer.done.values.subarray(t * E, (t + 1) * E).fill(0);
@@ -158,22 +195,43 @@ export function simulateToy(options: ToyOptions): Simulation & { state: Float64A
         }
       }
       observe(t + 1);
+      pending = true;
+      look(t + 1);
     },
     end() {},
     snapshot: () =>
-      Promise.resolve(new Uint8Array(Float64Array.from([...state, ...episodes]).buffer)),
+      Promise.resolve(
+        new Uint8Array(
+          Float64Array.from([
+            ...state,
+            ...episodes,
+            ...isFresh,
+            Number(pending),
+            ...images.flatMap(({ stacks }) => [...stacks]),
+          ]).buffer,
+        ),
+      ),
     restore(saved) {
-      const values = new Float64Array(saved.slice().buffer);
-      state.set(values.subarray(0, state.length));
-      episodes.set(values.subarray(state.length));
+      let values = new Float64Array(saved.slice().buffer);
+      const take = (count: number) => {
+        const taken = values.subarray(0, count);
+        values = values.subarray(count);
+        return taken;
+      };
+      state.set(take(state.length));
+      episodes.set(take(N));
+      isFresh.set(take(N));
+      pending = take(1)[0] === 1;
+      for (const { stacks } of images) stacks.set(take(stacks.length));
       return Promise.resolve();
     },
     close() {
-      for (const { tensor } of Object.values(buffer)) tensor[Symbol.dispose]();
+      disposeTensors(tensors);
       owned.length = 0;
       return Promise.resolve();
     },
   };
+  return simulation;
 }
 
 /** Uniform numbers in (0, 1) keyed by what they are for: mulberry32 over a mixed key. */

@@ -6,7 +6,7 @@ import { oneOf, read, UsageError, verb } from "../flags.ts";
 import { listAlgorithmNames, listTaskNames } from "../catalogue.ts";
 import { runTraining } from "../training.ts";
 
-const readObservation = oneOf("state");
+const readObservation = oneOf("pixels", "state");
 const readPreset = oneOf("cpu", "paper");
 const readTransport = oneOf("shared-memory", "inline");
 
@@ -24,8 +24,8 @@ export const train = verb({
       fallback: "sdpg",
     },
     obs: {
-      value: "state",
-      meaning: "what the policy sees",
+      value: "pixels|state",
+      meaning: "what the policy sees: pictures of the task's cameras, or the state",
       read: readObservation,
       fallback: "state",
     },

@@ -7,6 +7,9 @@
 // better an auxiliary's return is than its nominal's, times its noise, says where the nominal's action
 // should move; the policy is regressed onto the moved actions.
 //
+// From pixels the policy sees what cameras see of the nominals; auxiliaries are never drawn, and the
+// critic goes on seeing the privileged state of all.
+//
 // Shapes: T steps of a segment, N groups, G = 1 + M members (member 0 is the nominal), E = N * G,
 // A actions, O actor and P privileged values. [T, E] and [T, N, G] are the same bytes.
 
@@ -21,13 +24,14 @@ import {
   widths,
 } from "../configuration.ts";
 import { EpisodeMeter } from "../episodes.ts";
+import { cameraOf } from "../cameras.ts";
 import { copyParameters } from "../networks/parameters.ts";
 import { LAYER_NORM_EPS } from "../networks/mlp.ts";
-import { GaussianPolicy } from "../networks/policy.ts";
+import { GaussianPolicy, type Observation } from "../networks/policy.ts";
 import { ValueNetwork } from "../networks/value.ts";
 import { Phases } from "../phases.ts";
 import { learningRate } from "../schedules.ts";
-import type { Simulation } from "../simulation.ts";
+import type { RolloutTensors, Simulation, View } from "../simulation.ts";
 import { type Normaliser, ObservationStatistics, RunningStatistics } from "../statistics.ts";
 import {
   Adam,
@@ -52,6 +56,11 @@ import type { TaskProgram } from "@proto/sdpg/task/v1/task_pb.ts";
 
 /** Every setting of the algorithm. The defaults are the published values. */
 export const sdpgTree = {
+  observation: choice(
+    ["state", "pixels"],
+    "state",
+    "what the policy sees: the actor's vector, or pictures; set by --obs, which also chooses the preset",
+  ),
   nominals: integer(64, "N, environments that run the mean action (and are rendered)", { min: 1 }),
   auxiliaries: integer(63, "M, perturbed copies of each nominal", { min: 1 }),
   horizon: integer(32, "T, control steps of one segment", { min: 1 }),
@@ -61,6 +70,22 @@ export const sdpgTree = {
   reward_scale: real(1, "factor on rewards before any learning; reported returns stay raw", {
     above: 0,
   }),
+
+  camera: {
+    width: integer(84, "pixels: columns of a picture", { min: 1, max: 4096 }),
+    height: integer(84, "pixels: rows of a picture", { min: 1, max: 4096 }),
+    frames: integer(3, "pixels: frames of a stack, one per control step", { min: 1, max: 16 }),
+    with_vector: flag(false, "pixels: the policy sees the actor's vector too"),
+  },
+
+  encoder: {
+    kind: choice(
+      ["drqv2", "small"],
+      "drqv2",
+      "pixels: four 3 × 3 convolutions as published, or two strided ones for CPUs",
+    ),
+    features: integer(128, "pixels: width of a camera's encoding", { min: 1, max: 65536 }),
+  },
 
   estimator: {
     causal: flag(true, "ΔJ of step t compares returns from t on; otherwise whole stretches"),
@@ -224,7 +249,7 @@ export class TrainingError extends Error {
 interface Segment {
   readonly observations: Tensor; // [T+1, N, O] normalised, nominals
   readonly states: Tensor; // [T+1, E, P] normalised
-  readonly observation: Tensor; // [T*N, O] of those, before each step
+  readonly observation: Observation; // T*N rows of what the policy saw before each step
   readonly state: Tensor; // [T*E, P] of those, before each step
   readonly reward: Tensor; // [T, E] scaled
   readonly successorValue: Tensor; // [T, E] target value of the un-reset successor, 0 if terminated
@@ -238,6 +263,8 @@ export class Sdpg implements Disposable {
   epoch = 0;
   envStepsNominal = 0;
   envStepsTotal = 0;
+  /** Pictures drawn for the policy, each of one camera. */
+  imagesRendered = 0;
 
   readonly #config: SdpgConfiguration;
   readonly #simulation: Simulation;
@@ -275,7 +302,7 @@ export class Sdpg implements Disposable {
     this.#seed = seed;
 
     using initial = generatorFor(seed, Purpose.Initialise, 0, 0);
-    this.#policy = policyFor(config, program, initial);
+    this.#policy = policyFor(config, program, simulation.views, initial);
     this.#critic = new ValueNetwork({
       input: sizes.privileged,
       hidden: [...config.critic.hidden],
@@ -326,6 +353,8 @@ export class Sdpg implements Disposable {
     this.epoch++;
     this.envStepsNominal += sizes.horizon * sizes.nominals;
     this.envStepsTotal += sizes.horizon * sizes.environments;
+    this.imagesRendered += this.#simulation.imagesDrawn;
+    this.#simulation.imagesDrawn = 0;
     const episodes = this.#meter.means();
     if (episodes !== undefined) {
       scalars.rewards = episodes.return;
@@ -335,9 +364,9 @@ export class Sdpg implements Disposable {
     return { epoch: this.epoch, episodes, scalars, phases: phases.seconds(), faults };
   }
 
-  /** Deterministic policy for raw actor observations [R, O]: raw pre-tanh means [R*A]. */
+  /** The policy without noise, as it is now. */
   evaluationPolicy(): DeterministicPolicy {
-    return deterministic(this.#average ?? this.#policy, this.#statistics);
+    return deterministic(this.#config, this.#average ?? this.#policy, this.#statistics);
   }
 
   // ------------------------------------------------------------------------------------- rollout
@@ -360,8 +389,7 @@ export class Sdpg implements Disposable {
       // No scope stays open across an await: other work of the event loop may make tensors too.
       {
         using _scope = scope();
-        const observation = normaliser.normalise(tensors.actor.select(0, t)); // [N, O]
-        const { mean, logStd } = acting.infer(observation);
+        const { mean, logStd } = acting.infer(observe(this.#config, tensors, t, normaliser));
         this.#mean.set(mean.toArray() as Float32Array);
         if (perState) this.#logStd.set(logStd.toArray() as Float32Array, t * width);
         else if (t === 0) this.#logStd.set(logStd.reshape([-1]).toArray() as Float32Array);
@@ -461,7 +489,7 @@ export class Sdpg implements Disposable {
     return {
       observations,
       states,
-      observation: observations.slice(0, 0, T).reshape([T * N, -1]),
+      observation: this.#observation(observations),
       state: states.slice(0, 0, T).reshape([T * E, -1]),
       reward: this.#scaleRewards(frozen.returnDeviation),
       successorValue: value,
@@ -471,6 +499,18 @@ export class Sdpg implements Disposable {
         ? clampTo(fromArray(this.#logStd, [T, N, A]), this.#config.actor.log_std_bounds)
         : clampTo(fromArray(this.#logStd, [A]), this.#config.actor.log_std_bounds),
     };
+  }
+
+  /** What the policy saw of the whole segment, in T*N rows; pictures stay where the simulator drew them. */
+  #observation(vectors: Tensor): Observation {
+    const { tensors, sizes } = this.#simulation;
+    const rows = sizes.horizon * sizes.nominals;
+    const vector = vectors.slice(0, 0, sizes.horizon).reshape([rows, -1]);
+    if (this.#config.observation === "state") return vector;
+    const pictures = [...tensors.images.values()].map((x) =>
+      x.reshape([rows, ...x.shape.slice(2)])
+    );
+    return this.#config.camera.with_vector ? { pictures, vector } : { pictures };
   }
 
   /** Scaled rewards [T, E], divided by the return's deviation if that is asked for (1.12). */
@@ -596,7 +636,7 @@ export class Sdpg implements Disposable {
 
   /** Shortens the epoch's step until the mean KL divergence from the old policy is about max_kl. */
   #limitStep(
-    observation: Tensor,
+    observation: Observation,
     old: { mean: Tensor; logStd: Tensor },
     before: Tensor[],
     scalars: Record<string, number>,
@@ -714,8 +754,13 @@ export class Sdpg implements Disposable {
         new Map([[
           "counters",
           fromArray(
-            new Float64Array([this.epoch, this.envStepsNominal, this.envStepsTotal]),
-            [3],
+            new Float64Array([
+              this.epoch,
+              this.envStepsNominal,
+              this.envStepsTotal,
+              this.imagesRendered,
+            ]),
+            [4],
           ),
         ]]),
       ],
@@ -744,6 +789,7 @@ export class Sdpg implements Disposable {
     this.epoch = Number(counters[0]);
     this.envStepsNominal = Number(counters[1]);
     this.envStepsTotal = Number(counters[2]);
+    this.imagesRendered = Number(counters[3]);
   }
 
   [Symbol.dispose]() {
@@ -766,37 +812,56 @@ export class Sdpg implements Disposable {
 
 /** A policy without noise and its normaliser, frozen. */
 export interface DeterministicPolicy extends Disposable {
-  /** Raw actor observations [R, O] -> raw pre-tanh means [R*A]. */
-  act(observation: Tensor): Float32Array;
+  /** What the nominals show in slot t of a rollout buffer -> raw pre-tanh means [N*A]. */
+  act(tensors: RolloutTensors, t: number): Float32Array;
 }
 
 function deterministic(
+  config: SdpgConfiguration,
   policy: GaussianPolicy,
   statistics: ObservationStatistics,
 ): DeterministicPolicy {
   const { actor, privileged } = statistics.freeze();
   privileged[Symbol.dispose]();
   return {
-    act(observation) {
+    act(tensors, t) {
       using _scope = scope();
-      return policy.infer(actor.normalise(observation)).mean.toArray() as Float32Array;
+      return policy.infer(observe(config, tensors, t, actor)).mean.toArray() as Float32Array;
     },
     [Symbol.dispose]: () => actor[Symbol.dispose](),
   };
 }
 
-/** The policy that a state evaluates with: the averaged one where there is one. */
+/** What the policy sees of the nominals in slot t. */
+function observe(
+  { observation, camera }: SdpgConfiguration,
+  tensors: RolloutTensors,
+  t: number,
+  normaliser: Normaliser,
+): Observation {
+  const vector = () => normaliser.normalise(tensors.actor.select(0, t)); // [N, O]
+  if (observation === "state") return vector();
+  const pictures = [...tensors.images.values()].map((x) => x.select(0, t)); // [N, F*3, h, w]
+  return camera.with_vector ? { pictures, vector: vector() } : { pictures };
+}
+
+/**
+ * The policy that a state evaluates with: the averaged one where there is one.
+ *
+ * @param views what its cameras see, in the order of the rollout buffer's images
+ */
 export function loadPolicy(
   config: SdpgConfiguration,
   program: TaskProgram,
+  views: readonly View[],
   groups: StateGroups,
 ): DeterministicPolicy {
   using generator = new Generator(0n); // Every value it draws is replaced.
-  const policy = policyFor(config, program, generator);
+  const policy = policyFor(config, program, views, generator);
   copyParameters(policy.tensors(), groups.get("average") ?? groups.get("actor")!);
   const statistics = new ObservationStatistics(program.observations);
   statistics.load(groups.get("statistics")!);
-  const acting = deterministic(policy, statistics);
+  const acting = deterministic(config, policy, statistics);
   return {
     act: acting.act,
     [Symbol.dispose]() {
@@ -936,9 +1001,19 @@ enum Purpose {
   Shuffle = 2,
 }
 
-function policyFor(config: SdpgConfiguration, program: TaskProgram, generator: Generator) {
+function policyFor(
+  config: SdpgConfiguration,
+  program: TaskProgram,
+  views: readonly View[],
+  generator: Generator,
+) {
+  const vector = program.observations.reduce((sum, o) => sum + (o.actor ? o.length : 0), 0);
   return new GaussianPolicy({
-    input: program.observations.reduce((sum, o) => sum + (o.actor ? o.length : 0), 0),
+    input: config.observation === "state" ? vector : {
+      cameras: views.map(cameraOf),
+      vector: config.camera.with_vector ? vector : 0,
+      ...config.encoder,
+    },
     hidden: config.actor.hidden,
     actions: program.actionSize,
     outputGain: config.actor.output_gain,

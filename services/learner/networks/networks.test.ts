@@ -14,7 +14,13 @@ import {
   TorchError,
   zeros,
 } from "../torch/mod.ts";
-import { IdentityEncoder } from "./encoder.ts";
+import {
+  type Camera,
+  ConvEncoder,
+  encoderCosts,
+  SightEncoder,
+  smallestPicture,
+} from "./encoder.ts";
 import { Mlp, orthogonal } from "./mlp.ts";
 import { copyParameters, joined, lerpParameters } from "./parameters.ts";
 import { GaussianPolicy, type StdKind } from "./policy.ts";
@@ -223,17 +229,129 @@ test("networks free everything they hold", () => {
   expect(liveTensors()).toBe(before);
 });
 
-test("IdentityEncoder joins observations in order and names what does not fit", () => {
-  using _s = scope();
-  const encoder = new IdentityEncoder([{ name: "a", width: 2 }, { name: "b", width: 1 }]);
-  const a = fromArray([1, 2, 3, 4], [2, 2]), b = fromArray([5, 6], [2, 1]);
-  expect(encoder.output).toBe(3);
-  expect(values(encoder.forward(new Map([["b", b], ["a", a]])))).toEqual([1, 2, 5, 3, 4, 6]);
-  expect(() => encoder.forward(new Map([["a", a]]))).toThrow(/"b" is missing/);
-  expect(() => encoder.forward(new Map([["a", a], ["b", a]]))).toThrow(
-    /"b": expected a last dimension of 1, got float32\[2, 2\]/,
-  );
+test("a network of no width is refused", () => {
   expect(() => new Mlp({ input: 0, hidden: [], output: 1, generator: new Generator(1n) })).toThrow(
     TorchError,
   );
+});
+
+const camera = (size: number, name = "side"): Camera => ({
+  name,
+  channels: 9,
+  rows: size,
+  columns: size,
+});
+const pictures = (batch: number, size: number, g: Generator) =>
+  randn([batch * 9 * size * size], g).mul(70).add(128).clamp(0, 255).to("uint8")
+    .reshape([batch, 9, size, size]);
+
+test("encoder drqv2 has the published shapes, initial weights and costs", () => {
+  using _s = scope();
+  using g = new Generator(9n);
+  using encoder = new ConvEncoder("drqv2", camera(84), 128, g);
+  expect([...encoder.parameters()].map(([name, t]) => `${name} ${t}`)).toEqual([
+    "conv.0.weight float32[32, 9, 3, 3]",
+    "conv.0.bias float32[32]",
+    "conv.1.weight float32[32, 32, 3, 3]",
+    "conv.1.bias float32[32]",
+    "conv.2.weight float32[32, 32, 3, 3]",
+    "conv.2.bias float32[32]",
+    "conv.3.weight float32[32, 32, 3, 3]",
+    "conv.3.bias float32[32]",
+    "project.weight float32[128, 39200]",
+    "project.bias float32[128]",
+    "norm.weight float32[128]",
+    "norm.bias float32[128]",
+  ]);
+  // Orthogonal rows of norm √2 for a convolution, of norm 1 for the projection.
+  const gram = (name: string) => {
+    const t = encoder.parameters().get(name)!;
+    const matrix = t.reshape([t.shape[0], -1]);
+    return values(matrix.matmul(matrix.transpose(0, 1)));
+  };
+  const identity = (n: number, scale: number) =>
+    Array.from({ length: n * n }, (_, i) => i % (n + 1) === 0 ? scale : 0);
+  near(gram("conv.0.weight"), identity(32, 2), 1e-5);
+  near(gram("conv.2.weight"), identity(32, 2), 1e-5);
+  near(gram("project.weight"), identity(128, 1), 1e-5);
+
+  const costs = encoderCosts("drqv2", camera(84), 128);
+  expect(costs.activations).toBe(185_472);
+  expect(costs.multiplyAdds).toBe(42_280_992 + 39_200 * 128);
+  expect(costs.parameters)
+    .toBe([...encoder.parameters().values()].reduce((sum, t) => sum + t.numel, 0));
+});
+
+test("an encoder's output is tanh of a LayerNorm of what libtorch's own convolutions give", () => {
+  using _s = scope();
+  using g = new Generator(10n);
+  for (const kind of ["drqv2", "small"] as const) {
+    for (const size of [smallestPicture(kind), 33]) {
+      using encoder = new ConvEncoder(kind, camera(size), 20, g);
+      const x = pictures(5, size, g);
+      const y = encoder.forward(x);
+      expect(y.shape).toEqual([5, 20]);
+      near(values(y), values(encoder.forwardComposed(x)), 2e-4);
+    }
+    const least = smallestPicture(kind);
+    expect(() => new ConvEncoder(kind, camera(least - 1), 20, g)).toThrow(
+      `camera "side": encoder ${kind} needs pictures of at least ${least} × ${least}`,
+    );
+  }
+});
+
+test("a policy sees its cameras and a vector, learns through them, and copies all of it", () => {
+  const before = liveTensors();
+  {
+    using _s = scope();
+    using g = new Generator(11n);
+    using policy = new GaussianPolicy({
+      input: {
+        cameras: [camera(16, "left"), camera(24, "right")],
+        vector: 3,
+        kind: "small",
+        features: 8,
+      },
+      hidden: [12],
+      actions: 2,
+      generator: g,
+    });
+    const sight = {
+      pictures: [pictures(6, 16, g), pictures(6, 24, g)],
+      vector: randn([6, 3], g),
+    };
+    using copy = policy.clone();
+    const target = randn([6, 2], g);
+    const error = () => mseLoss(policy.infer(sight).mean, target).item();
+    const first = error();
+    using optimiser = new Adam([...policy.parameters().values()], { lr: 3e-3 });
+    for (let i = 0; i < 60; i++) {
+      using _step = scope();
+      optimiser.zeroGrad();
+      mseLoss(policy.forward(sight).mean, target).backward();
+      optimiser.step();
+    }
+    expect(error()).toBeLessThan(0.1 * first);
+    // Every source has a say, and every parameter but the log-std has moved.
+    const mean = values(policy.infer(sight).mean);
+    const other = (change: Partial<typeof sight>) =>
+      values(policy.infer({ ...sight, ...change }).mean);
+    expect(other({ vector: randn([6, 3], g) })).not.toEqual(mean);
+    expect(other({ pictures: [pictures(6, 16, g), sight.pictures[1]] })).not.toEqual(mean);
+    expect(other({ pictures: [sight.pictures[0], pictures(6, 24, g)] })).not.toEqual(mean);
+    for (const [name, t] of policy.parameters()) {
+      if (name === "log_std") continue;
+      expect(values(t), name).not.toEqual(values(copy.parameters().get(name)!));
+    }
+    copy.lerp(policy, 1);
+    expect(values(copy.infer(sight).mean)).toEqual(mean);
+    expect(() => policy.infer(sight.vector)).toThrow("expected pictures, got float32[6, 3]");
+    expect(() => policy.infer({ pictures: sight.pictures })).toThrow(
+      "expected 2 cameras and a vector of 3, got 2 and 0",
+    );
+    expect(() =>
+      new SightEncoder({ cameras: [], vector: 3, kind: "small", features: 8, generator: g })
+    ).toThrow("no camera was given");
+  }
+  expect(liveTensors()).toBe(before);
 });

@@ -1,7 +1,9 @@
 // The Gaussian policy head: raw (pre-tanh, unclamped) mean and log standard deviation of every action dimension.
-// Clamping, tanh and noise belong to the algorithm and the simulator.
+// Clamping, tanh and noise belong to the algorithm and the simulator. A policy that has cameras encodes what they see
+// first (encoder.ts).
 
-import { full, type Generator, noGrad, type Tensor } from "../torch/mod.ts";
+import { full, type Generator, noGrad, Tensor, TorchError } from "../torch/mod.ts";
+import { type Sight, SightEncoder, type SightOptions } from "./encoder.ts";
 import { Mlp } from "./mlp.ts";
 import { copyParameters, lerpParameters } from "./parameters.ts";
 
@@ -12,8 +14,8 @@ import { copyParameters, lerpParameters } from "./parameters.ts";
 export type StdKind = "fixed" | "state_independent" | "state_dependent";
 
 export interface GaussianPolicyOptions {
-  /** Width of the observation. */
-  input: number;
+  /** Width of the observation, or what there is to see. */
+  input: number | Omit<SightOptions, "generator">;
   hidden: readonly number[];
   /** Action dimension A. */
   actions: number;
@@ -27,9 +29,13 @@ export interface GaussianPolicyOptions {
   generator: Generator;
 }
 
+/** Vectors [..., input], or what cameras see. */
+export type Observation = Tensor | Sight;
+
 export class GaussianPolicy implements Disposable {
   readonly actions: number;
   readonly std: StdKind;
+  readonly #encoder: SightEncoder | undefined;
   readonly #trunk: Mlp;
   /** [A]; absent for state_dependent. */
   readonly #logStd: Tensor | undefined;
@@ -39,6 +45,7 @@ export class GaussianPolicy implements Disposable {
       const source = options.copyOf;
       this.actions = source.actions;
       this.std = source.std;
+      this.#encoder = source.#encoder?.clone();
       this.#trunk = source.#trunk.clone();
       this.#logStd = noGrad(() => source.#logStd?.clone())?.persist();
     } else {
@@ -49,7 +56,11 @@ export class GaussianPolicy implements Disposable {
       this.actions = actions;
       this.std = std;
       const output = dependent ? 2 * actions : actions;
-      this.#trunk = new Mlp({ input, hidden, output, outputGain, generator });
+      this.#encoder = typeof input === "number"
+        ? undefined
+        : new SightEncoder({ ...input, generator });
+      const width = this.#encoder?.output ?? input as number;
+      this.#trunk = new Mlp({ input: width, hidden, output, outputGain, generator });
       if (dependent) {
         noGrad(() => {
           using bias = this.#trunk.parameters().get("output.bias")!.slice(0, actions, output);
@@ -63,13 +74,25 @@ export class GaussianPolicy implements Disposable {
   }
 
   /** observation [..., input] → mean [..., A]; logStd [..., A], or [A] unless it depends on the state. */
-  forward(observation: Tensor): { mean: Tensor; logStd: Tensor } {
-    return this.#split(this.#trunk.forward(observation));
+  forward(observation: Observation): { mean: Tensor; logStd: Tensor } {
+    return this.#split(this.#trunk.forward(this.#encode(observation)));
   }
 
-  /** The same without gradients, in one native call. */
-  infer(observation: Tensor): { mean: Tensor; logStd: Tensor } {
-    return noGrad(() => this.#split(this.#trunk.infer(observation)));
+  /** The same without gradients. */
+  infer(observation: Observation): { mean: Tensor; logStd: Tensor } {
+    return noGrad(() => this.forward(observation));
+  }
+
+  #encode(observation: Observation): Tensor {
+    const sees = !(observation instanceof Tensor);
+    if (sees !== (this.#encoder !== undefined)) {
+      throw new TorchError(
+        `Cannot act: expected ${this.#encoder ? "pictures" : "a vector"}, got ${
+          sees ? "pictures" : observation
+        }`,
+      );
+    }
+    return sees ? this.#encoder!.forward(observation) : observation;
   }
 
   #split(output: Tensor): { mean: Tensor; logStd: Tensor } {
@@ -84,16 +107,20 @@ export class GaussianPolicy implements Disposable {
     };
   }
 
-  /** What an optimiser may change: the trunk, and log_std where it is learnable. */
+  #networks(): Map<string, Tensor> {
+    return new Map([...this.#encoder?.parameters() ?? [], ...this.#trunk.parameters()]);
+  }
+
+  /** What an optimiser may change: encoder, trunk, and log_std where it is learnable. */
   parameters(): Map<string, Tensor> {
-    const all = new Map(this.#trunk.parameters());
+    const all = this.#networks();
     if (this.std === "state_independent") all.set("log_std", this.#logStd!);
     return all;
   }
 
   /** What a checkpoint stores: the parameters, and a fixed log_std too. */
   tensors(): Map<string, Tensor> {
-    const all = new Map(this.#trunk.parameters());
+    const all = this.#networks();
     if (this.#logStd !== undefined) all.set("log_std", this.#logStd);
     return all;
   }
@@ -111,6 +138,7 @@ export class GaussianPolicy implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.#encoder?.[Symbol.dispose]();
     this.#trunk[Symbol.dispose]();
     this.#logStd?.[Symbol.dispose]();
   }
