@@ -19,6 +19,9 @@ export default defineConfig({
   server: { host: "127.0.0.1" },
   test: {
     api: { host: "127.0.0.1" },
+    // A busy machine is slow, not wrong; only what hangs is to be ended.
+    testTimeout: 120_000,
+    hookTimeout: 120_000,
     exclude: ["node_modules/**", "build/**", ".sdpg/**", ".tools/**"],
   },
 });

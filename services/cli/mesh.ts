@@ -402,8 +402,8 @@ export function describeDeath({ service, how, log }: DeadService): string {
  * Arguments that start a service written in TypeScript: its permission set of deno.json, with the
  * home, which may be anywhere, as the one place it writes to.
  */
-function denoService(
-  name: "learner" | "telemetry",
+export function denoService(
+  name: "learner" | "telemetry" | "evaluation",
   home: string,
   flags: string[],
   listen = "127.0.0.1:0",

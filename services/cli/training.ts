@@ -86,14 +86,14 @@ async function start(
   } catch (error) {
     mesh.learner.$close();
     await mesh.close();
-    throw plainly(error, mesh);
+    throw plainly(error, mesh.logs);
   }
 }
 
 /** A refusal of the learner as wrong usage or as a failure, by its status code. */
-export function plainly(error: unknown, mesh: Mesh): unknown {
+export function plainly(error: unknown, logs: string): unknown {
   if (!(error instanceof RpcError)) return error;
-  if (error.code === Code.INTERNAL) return new CliError(`${error.message}: ${mesh.logs}`);
+  if (error.code === Code.INTERNAL) return new CliError(`${error.message}: ${logs}`);
   const usage = [Code.INVALID_ARGUMENT, Code.NOT_FOUND, Code.ALREADY_EXISTS] as number[];
   return usage.includes(error.code) ? new UsageError(error.message) : new CliError(error.message);
 }
@@ -170,7 +170,7 @@ async function follow(
     await resources.stop();
   }
   if (outcome instanceof Error) {
-    throw outcome instanceof RpcError ? plainly(outcome, mesh) : outcome;
+    throw outcome instanceof RpcError ? plainly(outcome, mesh.logs) : outcome;
   }
   disown(options.home, runId);
   report.done(outcome!);

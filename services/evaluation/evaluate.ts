@@ -1,6 +1,7 @@
 // Plays one full episode of a deterministic policy in each environment of a batch and sums it up.
 // Every environment counts exactly once, with its first episode, so short episodes weigh no more than
-// long ones. The learner calls it for its scheduled evaluations and for EvaluateRun.
+// long ones. The learner calls it for its scheduled evaluations, the evaluation service for those that
+// are asked for.
 
 import type { RolloutTensors, Simulation } from "../learner/simulation.ts";
 
@@ -30,11 +31,23 @@ export interface EvaluationResult {
   readonly lengthMean: number;
   /** Mean over the episodes of each reward term's sum. */
   readonly rewardTerms: Record<string, number>;
+  /** Episodes that lasted until the task's time limit. */
+  readonly lasted: number;
   /** Episodes that ended in a simulation fault; their return is what they had earned until then. */
   readonly faulted: number;
 }
 
 export async function evaluate(options: EvaluationOptions): Promise<EvaluationResult> {
+  for await (const said of playEpisodes(options)) {
+    if ("returns" in said) return said;
+  }
+  throw new Error("playEpisodes ended without a result");
+}
+
+/** The same, saying after every segment how many episodes have ended; the result comes last. */
+export async function* playEpisodes(
+  options: EvaluationOptions,
+): AsyncGenerator<{ readonly finished: number } | EvaluationResult> {
   const { simulation, rewardTerms } = options;
   const { nominals: N, horizon: T } = simulation.sizes;
   if (simulation.sizes.auxiliaries !== 0) {
@@ -45,6 +58,7 @@ export async function evaluate(options: EvaluationOptions): Promise<EvaluationRe
   const lengths = new Array<number>(N).fill(0);
   const terms = new Array<number>(K).fill(0);
   const finished = new Uint8Array(N);
+  let lasted = 0;
   let faulted = 0;
   let left = N;
 
@@ -76,15 +90,17 @@ export async function evaluate(options: EvaluationOptions): Promise<EvaluationRe
       if (!terminated[i] && !truncated[i]) continue;
       finished[episode] = 1;
       left--;
+      if (truncated[i]) lasted++;
       if (Number(fault[i]) !== 0) faulted++;
     }
+    yield { finished: N - left };
   }
 
   const returnMean = mean(returns);
   const returnStd = N === 1
     ? 0
     : Math.sqrt(returns.reduce((sum, r) => sum + (r - returnMean) ** 2, 0) / (N - 1));
-  return {
+  yield {
     returns,
     lengths,
     returnMean,
@@ -92,6 +108,7 @@ export async function evaluate(options: EvaluationOptions): Promise<EvaluationRe
     returnCi95: N === 1 ? 0 : studentQuantile975(N - 1) * returnStd / Math.sqrt(N),
     lengthMean: mean(lengths),
     rewardTerms: Object.fromEntries(rewardTerms.map((name, k) => [name, terms[k] / N])),
+    lasted,
     faulted,
   };
 }

@@ -1,4 +1,4 @@
-// LearnerService (proto/sdpg/learner/v1): starts, watches, stops, resumes and evaluates runs, one run
+// LearnerService (proto/sdpg/learner/v1): starts, watches, stops and resumes runs, one run
 // being trained at a time. Handlers check their request, call plain functions and map the result; the
 // run itself is a loop over TrainingRun.events(), each event going to the watchers and to the recorder.
 
@@ -12,21 +12,13 @@ import type { Recorder, RunState } from "@sdpg/common/record.ts";
 import { Code, implement, RpcError, type ServiceImplementation } from "@sdpg/common/rpc.ts";
 import { didYouMean } from "@sdpg/common/suggest.ts";
 import { listTasks, loadTask, TaskError, taskOptions } from "@sdpg/tasks/mod.ts";
-import { evaluate } from "../evaluation/evaluate.ts";
-import { loadPolicy, TrainingError } from "./algorithms/sdpg.ts";
-import { viewsOf } from "./cameras.ts";
-import {
-  CheckpointError,
-  Checkpoints,
-  openCheckpoint,
-  type StoredCheckpoint,
-} from "./checkpoint.ts";
+import { TrainingError } from "./algorithms/sdpg.ts";
+import { CheckpointError, Checkpoints } from "./checkpoint.ts";
 import { ConfigurationError, format, leaves, readConfiguration } from "./configuration.ts";
 import { estimateBytes } from "./memory.ts";
 import { type Observation, presetLayers, type PresetName, presets } from "./presets.ts";
 import {
   configureTraining,
-  evaluationBatch,
   partOverrides,
   type RunEvent,
   type Task,
@@ -35,7 +27,7 @@ import {
   trainingTree,
 } from "./run.ts";
 import { type BatchOptions, type Simulation, SimulationError } from "./simulation.ts";
-import { scope, TorchError } from "./torch/mod.ts";
+import { TorchError } from "./torch/mod.ts";
 import { type Outcome, Watcher } from "./watcher.ts";
 
 export interface LearnerOptions {
@@ -95,10 +87,6 @@ export class Learner {
       resumeRun: (request) => this.#refusals(() => this.#resumeRun(request)),
       watchRun: (requests, { signal }) => this.#watchRun(requests, signal),
       stopRun: (request) => this.#refusals(() => this.#stopRun(request.runId)),
-      evaluateRun: (request) =>
-        this.#refusals(() =>
-          this.#evaluateRun(request.runOrCheckpoint, request.episodes || 16, request.seed)
-        ),
       listAlgorithms: () => ({ algorithms: [describeSdpg()] }),
       listTasks: () => this.#refusals(() => this.#listTasks()),
     });
@@ -379,52 +367,7 @@ export class Learner {
     return { epoch: BigInt(outcome.done.epochs), checkpoint: outcome.done.checkpoint ?? "" };
   }
 
-  // ------------------------------------------------------------------------------ evaluate and list
-
-  async #evaluateRun(runOrCheckpoint: string, episodes: number, seed: bigint) {
-    if (episodes > 4096) {
-      throw new RpcError(
-        Code.INVALID_ARGUMENT,
-        `Cannot play ${episodes} episodes: expected 1 to 4096`,
-      );
-    }
-    const runId = isRunId(runOrCheckpoint) ? this.#readRun(runOrCheckpoint).run_id : "";
-    const checkpoint = runId === ""
-      ? openCheckpoint(runOrCheckpoint)
-      : new Checkpoints(checkpointsDirectory(this.options.home, runId)).newest().checkpoint;
-    const config = readConfiguration(trainingTree, checkpoint.meta.configuration);
-    const task = await loadTask(
-      String(checkpoint.meta.task),
-      checkpoint.meta.task_options as TaskOptionValues | undefined,
-    );
-    const simulation = await this.options.simulate(
-      evaluationBatch(task, config, episodes, seed),
-      config.simulation,
-    );
-    try {
-      using policy = loadPolicyOf(checkpoint, config, task);
-      const result = await evaluate({
-        simulation,
-        start: await simulation.snapshot(),
-        act: policy.act,
-        episodeLength: task.program.episodeLength,
-        rewardTerms: task.program.rewards.map((term) => term.name),
-      });
-      return {
-        runId,
-        epoch: BigInt(checkpoint.epoch),
-        returns: [...result.returns],
-        lengths: [...result.lengths],
-        returnMean: result.returnMean,
-        returnStd: result.returnStd,
-        returnCi95: result.returnCi95,
-        lengthMean: result.lengthMean,
-        rewardTerms: result.rewardTerms,
-      };
-    } finally {
-      await simulation.close();
-    }
-  }
+  // ------------------------------------------------------------------------------ what there is
 
   async #listTasks() {
     const tasks = [];
@@ -514,15 +457,6 @@ function record(recorder: Recorder, runId: string, event: RunEvent) {
     if (count > 0) {
       recorder.fault({ runId, service: "gpu-sim", kind, iteration: event.epoch, count });
     }
-  }
-}
-
-function loadPolicyOf(checkpoint: StoredCheckpoint, config: TrainingConfiguration, task: Task) {
-  const loading = scope();
-  try {
-    return loadPolicy(config, task.program, viewsOf(task, config), checkpoint.groups());
-  } finally {
-    loading[Symbol.dispose]();
   }
 }
 

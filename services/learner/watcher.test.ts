@@ -27,6 +27,7 @@ const evaluation = (n: number) =>
     returnCi95: 0,
     lengthMean: 1,
     rewardTerms: {},
+    lasted: 0,
     faulted: 0,
   }) satisfies EvaluationEvent;
 const done = { kind: "done", epochs: 9, return: 1, stateHash: "h", checkpoint: "c" } as const;

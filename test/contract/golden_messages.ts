@@ -19,6 +19,7 @@ import {
   toJson,
 } from "@bufbuild/protobuf";
 import { reflect } from "@bufbuild/protobuf/reflect";
+import { file_sdpg_evaluation_v1_evaluation } from "@proto/sdpg/evaluation/v1/evaluation_pb.ts";
 import { file_sdpg_learner_v1_learner } from "@proto/sdpg/learner/v1/learner_pb.ts";
 import { file_sdpg_model_v1_model } from "@proto/sdpg/model/v1/model_pb.ts";
 import { file_sdpg_render_v1_render } from "@proto/sdpg/render/v1/render_pb.ts";
@@ -35,6 +36,7 @@ export const files = [
   file_sdpg_sim_v1_sim,
   file_sdpg_render_v1_render,
   file_sdpg_learner_v1_learner,
+  file_sdpg_evaluation_v1_evaluation,
 ];
 export const registry = createRegistry(...files);
 

@@ -10,7 +10,18 @@ import {
   LearnerService,
 } from "@proto/sdpg/learner/v1/learner_pb.ts";
 import { type Client, client, Code } from "@sdpg/common/rpc.ts";
-import { type Service, startLearner, startSimulator, startTelemetry } from "./resume_processes.ts";
+import {
+  type EvaluateRequest,
+  EvaluationService,
+  type Result,
+} from "@proto/sdpg/evaluation/v1/evaluation_pb.ts";
+import {
+  type Service,
+  startEvaluation,
+  startLearner,
+  startSimulator,
+  startTelemetry,
+} from "./resume_processes.ts";
 
 const settings = {
   nominals: "6",
@@ -185,57 +196,90 @@ test("a simulator that dies fails the run by name; the run can be resumed", asyn
   expect(done?.epochs).toBe(9n);
 }, 90_000);
 
-test("stopping writes a checkpoint; wrong requests are refused with what is valid", async () => {
-  const refusal = (work: Promise<unknown>) => work.then(() => "no refusal", (error) => error);
-  expect(await refusal(learner.startRun({ task: "hoper" }))).toMatchObject({
-    code: Code.INVALID_ARGUMENT,
-    message: expect.stringContaining('did you mean "hopper"'),
-  });
-  expect(await refusal(learner.startRun({ ...request, overrides: { "actor.lrr": "1" } })))
-    .toMatchObject({
+test(
+  "stopping writes a checkpoint, which can be evaluated; wrong requests are refused with what is valid",
+  async () => {
+    const refusal = (work: Promise<unknown>) => work.then(() => "no refusal", (error) => error);
+    expect(await refusal(learner.startRun({ task: "hoper" }))).toMatchObject({
       code: Code.INVALID_ARGUMENT,
-      message: expect.stringContaining('nearest is "actor.lr"'),
+      message: expect.stringContaining('did you mean "hopper"'),
     });
-  expect(await refusal(learner.startRun({ ...request, preset: "papre" }))).toMatchObject({
-    code: Code.INVALID_ARGUMENT,
-  });
-  expect(await refusal(learner.startRun({ ...request, runId: "../x" }))).toMatchObject({
-    code: Code.INVALID_ARGUMENT,
-  });
-  expect(await refusal(learner.resumeRun({ runId: "nobody" }))).toMatchObject({
-    code: Code.NOT_FOUND,
-  });
+    expect(await refusal(learner.startRun({ ...request, overrides: { "actor.lrr": "1" } })))
+      .toMatchObject({
+        code: Code.INVALID_ARGUMENT,
+        message: expect.stringContaining('nearest is "actor.lr"'),
+      });
+    expect(await refusal(learner.startRun({ ...request, preset: "papre" }))).toMatchObject({
+      code: Code.INVALID_ARGUMENT,
+    });
+    expect(await refusal(learner.startRun({ ...request, runId: "../x" }))).toMatchObject({
+      code: Code.INVALID_ARGUMENT,
+    });
+    expect(await refusal(learner.resumeRun({ runId: "nobody" }))).toMatchObject({
+      code: Code.NOT_FOUND,
+    });
 
-  const { runId, estimatedBytes } = await learner.startRun({ ...request, epochs: 100_000n });
-  expect(Number(estimatedBytes)).toBeGreaterThan(1e8);
-  expect(await refusal(learner.startRun({ ...request, runId: "second" }))).toMatchObject({
-    code: Code.RESOURCE_EXHAUSTED,
-    message: expect.stringContaining(runId),
-  });
-  let stopped: { epoch: bigint; checkpoint: string } | undefined;
-  const { done } = await watch(runId, async ({ epoch }) => {
-    if (epoch === 5n) stopped = await learner.stopRun({ runId });
-  });
-  expect(done?.epochs).toBe(stopped?.epoch);
-  expect(Deno.statSync(join(stopped!.checkpoint, "manifest.json")).isFile).toBe(true);
+    const { runId, estimatedBytes } = await learner.startRun({ ...request, epochs: 100_000n });
+    expect(Number(estimatedBytes)).toBeGreaterThan(1e8);
+    expect(await refusal(learner.startRun({ ...request, runId: "second" }))).toMatchObject({
+      code: Code.RESOURCE_EXHAUSTED,
+      message: expect.stringContaining(runId),
+    });
+    let stopped: { epoch: bigint; checkpoint: string } | undefined;
+    const { done } = await watch(runId, async ({ epoch }) => {
+      if (epoch === 5n) stopped = await learner.stopRun({ runId });
+    });
+    expect(done?.epochs).toBe(stopped?.epoch);
+    expect(Deno.statSync(join(stopped!.checkpoint, "manifest.json")).isFile).toBe(true);
 
-  const first = await learner.evaluateRun({ runOrCheckpoint: runId, episodes: 3, seed: 9n });
-  expect(first.returns).toHaveLength(3);
-  expect(first.epoch).toBe(stopped?.epoch);
-  const second = await learner.evaluateRun({
-    runOrCheckpoint: stopped!.checkpoint,
-    episodes: 3,
-    seed: 9n,
-  });
-  expect(second.returns).toEqual(first.returns);
-  const sum = Object.values(first.rewardTerms).reduce((a, b) => a + b, 0);
-  expect(sum).toBeCloseTo(first.returnMean, 2);
+    const process = await startEvaluation({ home, simulation: services[1].address });
+    services.push(process);
+    const evaluation = client(EvaluationService, process.address);
+    const play = async (policy: EvaluateRequest["policy"], episodes = 3): Promise<Result> => {
+      for await (const { event } of evaluation.evaluate({ policy, episodes, seed: 9n })) {
+        if (event.case === "result") return event.value;
+      }
+      throw new Error("the evaluation ended without a result");
+    };
+    const first = await play({ case: "runId", value: runId });
+    expect(first.returns).toHaveLength(3);
+    expect(first.epoch).toBe(stopped?.epoch);
+    const sum = Object.values(first.rewardTerms).reduce((a, b) => a + b, 0);
+    expect(sum).toBeCloseTo(first.returnMean, 2);
+    const second = await play({ case: "checkpoint", value: stopped!.checkpoint });
+    expect(second.returns).toEqual(first.returns);
+    // An episode is its seed's and its number's, however many are played beside it.
+    const alone = await play({ case: "runId", value: runId }, 1);
+    expect(alone.returns).toEqual(first.returns.slice(0, 1));
+    const best = await play({ case: "bestOfRunId", value: runId });
+    expect(best.epoch).toBe(4n);
 
-  const { algorithms } = await learner.listAlgorithms({});
-  expect(algorithms[0].keys.find((k) => k.path === "actor.lr")?.defaultValue).toBe("0.002");
-  const { tasks } = await learner.listTasks({});
-  expect(tasks.find((t) => t.name === "hopper")).toMatchObject({
-    actionSize: 3,
-    privilegedSize: 11,
-  });
-}, 90_000);
+    const refused = (policy: EvaluateRequest["policy"], episodes?: number) =>
+      refusal(play(policy, episodes));
+    expect(await refused({ case: "runId", value: runId }, 4097)).toMatchObject({
+      code: Code.INVALID_ARGUMENT,
+      message: expect.stringContaining("1 to 4096"),
+    });
+    expect(await refused({ case: "checkpoint", value: "/etc" })).toMatchObject({
+      code: Code.INVALID_ARGUMENT,
+      message: expect.stringContaining(`below ${home}`),
+    });
+    expect(await refused({ case: "checkpoint", value: home + "/nothing" })).toMatchObject({
+      code: Code.DATA_LOSS,
+      message: expect.stringContaining("manifest.json is missing"),
+    });
+    expect(await refused({ case: "runId", value: "nobody" })).toMatchObject({
+      code: Code.NOT_FOUND,
+    });
+    evaluation.$close();
+
+    const { algorithms } = await learner.listAlgorithms({});
+    expect(algorithms[0].keys.find((k) => k.path === "actor.lr")?.defaultValue).toBe("0.002");
+    const { tasks } = await learner.listTasks({});
+    expect(tasks.find((t) => t.name === "hopper")).toMatchObject({
+      actionSize: 3,
+      privilegedSize: 11,
+    });
+  },
+  90_000,
+);

@@ -86,3 +86,14 @@ export const startLearner = (
     "--threads",
     String(options.threads ?? 1),
   ]);
+
+export const startEvaluation = (options: { home: string; simulation: string }) =>
+  start(Deno.execPath(), [
+    "run",
+    "-A",
+    "services/evaluation/main.ts",
+    "--home",
+    options.home,
+    "--simulation",
+    options.simulation,
+  ]);

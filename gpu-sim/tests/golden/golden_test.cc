@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "sdpg/evaluation/v1/evaluation.pb.h"
 #include "sdpg/learner/v1/learner.pb.h"
 #include "sdpg/model/v1/model.pb.h"
 #include "sdpg/render/v1/render.pb.h"
@@ -111,6 +112,7 @@ TEST(Golden, EveryMessageOfEveryPackageHasALine) {
       sdpg::sim::v1::Step::descriptor()->file(),
       sdpg::render::v1::Draw::descriptor()->file(),
       sdpg::learner::v1::Epoch::descriptor()->file(),
+      sdpg::evaluation::v1::Result::descriptor()->file(),
   };
   int messages = 0;
   for (const auto* file : files) {

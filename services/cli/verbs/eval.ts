@@ -1,13 +1,16 @@
 // ./sdpg eval: episodes with the deterministic policy of a run or checkpoint.
 
+import { join, resolve } from "node:path";
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import type { EvaluateRequestSchema, Result } from "@proto/sdpg/evaluation/v1/evaluation_pb.ts";
 import { isRunId, sdpgHome } from "@sdpg/common/home.ts";
-import { read, verb } from "../flags.ts";
+import { type EvaluationMesh, openEvaluation } from "../evaluation.ts";
+import { read, UsageError, verb } from "../flags.ts";
 import { number, table } from "../format.ts";
-import { openMesh } from "../mesh.ts";
+import { CliError } from "../process.ts";
 import { writeOut } from "../report.ts";
 import { readRunFile } from "../runfile.ts";
 import { plainly } from "../training.ts";
-import { resolve } from "node:path";
 
 export const evaluate = verb({
   name: "eval",
@@ -18,11 +21,12 @@ export const evaluate = verb({
     required: true,
   }],
   options: {
+    best: { meaning: "the checkpoint with the best evaluation instead of the newest" },
     episodes: { value: "N", meaning: "episodes to play", read: read.count, fallback: "16" },
     seed: { value: "N", meaning: "seed of the starts", read: read.seed, fallback: "0" },
     threads: {
       value: "N",
-      meaning: "threads of the simulator",
+      meaning: "threads of the simulator and of the policy",
       read: read.count,
       fallback: "the number of cores",
     },
@@ -32,57 +36,83 @@ export const evaluate = verb({
   examples: ["./sdpg eval my-hopper", "./sdpg eval .sdpg/runs/my-hopper/checkpoints/400 --json"],
   async run({ positionals: [target], options }) {
     const home = sdpgHome();
-    const isPath = target.includes("/");
-    if (!isPath && isRunId(target)) readRunFile(home, target);
-    const mesh = await openMesh({
-      home,
-      threads: options.threads ?? navigator.hardwareConcurrency,
-      progress: (line) => console.error(line),
-    });
+    const policy = policyOf(target, options.best ?? false);
+    if (policy.case !== "checkpoint") readRunFile(home, target); // or says that there is no such run
+    const threads = options.threads ?? navigator.hardwareConcurrency;
+    console.error("starting gpu-sim and evaluation");
+    const mesh = await openEvaluation(home, threads);
     try {
-      const result = await mesh.learner.evaluateRun({
-        runOrCheckpoint: isPath ? resolve(target) : target,
+      const request = {
+        policy,
         episodes: options.episodes ?? 16,
         seed: options.seed ?? 0n,
-      }, { deadlineMs: 600_000 });
-      if (options.json) {
-        writeOut(JSON.stringify({
-          event: "evaluation",
-          run_id: result.runId,
-          epoch: Number(result.epoch),
-          episodes: result.returns.length,
-          return: result.returnMean,
-          return_std: result.returnStd,
-          return_ci95: result.returnCi95,
-          episode_length: result.lengthMean,
-          returns: result.returns,
-          lengths: result.lengths,
-          reward_terms: result.rewardTerms,
-        }));
-      } else {
-        writeOut(
-          `${result.runId || target} at epoch ${result.epoch}: return ${
-            number(result.returnMean)
-          } ± ${number(result.returnCi95)} (95 %), standard deviation ${
-            number(result.returnStd)
-          }, length ${number(result.lengthMean)}, ${result.returns.length} episodes\n`,
-        );
-        writeOut(table(
-          ["reward term", "mean sum"],
-          Object.entries(result.rewardTerms).map(([name, value]) => [name, number(value)]),
-        ));
-        writeOut("");
-        writeOut(table(
-          ["episode", "return", "length"],
-          result.returns.map((value, i) => [String(i), number(value), String(result.lengths[i])]),
-        ));
-      }
+      };
+      const result = await Promise.race([play(mesh, request), mesh.dead]);
+      if (options.json) writeOut(JSON.stringify(asJson(target, result)));
+      else writeResult(target, result);
       return 0;
     } catch (error) {
-      throw plainly(error, mesh);
+      throw plainly(error, join(home, "logs"));
     } finally {
-      mesh.learner.$close();
       await mesh.close();
     }
   },
 });
+
+/** Which policy is meant by what was typed. */
+function policyOf(target: string, best: boolean) {
+  if (target.includes("/")) {
+    if (best) throw new UsageError("Cannot use --best with a checkpoint: it is for runs");
+    return { case: "checkpoint", value: resolve(target) } as const;
+  }
+  return { case: best ? "bestOfRunId" : "runId", value: target } as const;
+}
+
+async function play(
+  mesh: EvaluationMesh,
+  request: MessageInitShape<typeof EvaluateRequestSchema>,
+): Promise<Result> {
+  for await (const { event } of mesh.evaluation.evaluate(request)) {
+    if (event.case === "result") return event.value;
+    if (event.case === "progress" && Deno.stderr.isTerminal()) {
+      console.error(`${event.value.finished} of ${event.value.episodes} episodes have ended`);
+    }
+  }
+  throw new CliError("The evaluation ended without a result");
+}
+
+function asJson(target: string, result: Result) {
+  return {
+    event: "evaluation",
+    run_id: isRunId(target) ? target : "",
+    epoch: Number(result.epoch),
+    episodes: result.returns.length,
+    return: result.returnMean,
+    return_std: result.returnStd,
+    return_ci95: result.returnCi95,
+    episode_length: result.lengthMean,
+    lasted: result.lasted,
+    faulted: result.faulted,
+    returns: result.returns,
+    lengths: result.lengths,
+    reward_terms: result.rewardTerms,
+  };
+}
+
+function writeResult(target: string, result: Result) {
+  const { epoch, returnMean, returnCi95, returnStd, lengthMean, returns, lengths } = result;
+  writeOut(
+    `${target} at epoch ${epoch}: return ${number(returnMean)} ± ${number(returnCi95)} (95 %), ` +
+      `standard deviation ${number(returnStd)}, length ${number(lengthMean)}, ` +
+      `${returns.length} episodes, ${result.lasted} to the time limit\n`,
+  );
+  writeOut(table(
+    ["reward term", "mean sum"],
+    Object.entries(result.rewardTerms).map(([name, value]) => [name, number(value)]),
+  ));
+  writeOut("");
+  writeOut(table(
+    ["episode", "return", "length"],
+    returns.map((value, i) => [String(i), number(value), String(lengths[i])]),
+  ));
+}

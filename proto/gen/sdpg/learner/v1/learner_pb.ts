@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file sdpg/learner/v1/learner.proto.
  */
 export const file_sdpg_learner_v1_learner: GenFile = /*@__PURE__*/
-  fileDesc("Ch1zZHBnL2xlYXJuZXIvdjEvbGVhcm5lci5wcm90bxIPc2RwZy5sZWFybmVyLnYxIowCCg9TdGFydFJ1blJlcXVlc3QSDAoEdGFzaxgBIAEoCRIRCglhbGdvcml0aG0YAiABKAkSEwoLb2JzZXJ2YXRpb24YAyABKAkSDgoGcHJlc2V0GAQgASgJEgwKBHNlZWQYBSABKAQSDgoGcnVuX2lkGAYgASgJEkIKCW92ZXJyaWRlcxgHIAMoCzIvLnNkcGcubGVhcm5lci52MS5TdGFydFJ1blJlcXVlc3QuT3ZlcnJpZGVzRW50cnkSDgoGZXBvY2hzGAggASgEEg8KB3NlY29uZHMYCSABKAEaMAoOT3ZlcnJpZGVzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJXChBTdGFydFJ1blJlc3BvbnNlEg4KBnJ1bl9pZBgBIAEoCRIaChJjb25maWd1cmF0aW9uX2pzb24YAiABKAkSFwoPZXN0aW1hdGVkX2J5dGVzGAMgASgEIkMKEFJlc3VtZVJ1blJlcXVlc3QSDgoGcnVuX2lkGAEgASgJEg4KBmVwb2NocxgCIAEoBBIPCgdzZWNvbmRzGAMgASgBIk8KEVJlc3VtZVJ1blJlc3BvbnNlEg0KBWVwb2NoGAEgASgEEhoKEmNvbmZpZ3VyYXRpb25fanNvbhgCIAEoCRIPCgdza2lwcGVkGAMgAygJIjIKD1dhdGNoUnVuUmVxdWVzdBIOCgZydW5faWQYASABKAkSDwoHY3JlZGl0cxgCIAEoDSLrAQoQV2F0Y2hSdW5SZXNwb25zZRIOCgZydW5faWQYASABKAkSEAoIc2VxdWVuY2UYAiABKAQSJwoFZXBvY2gYAyABKAsyFi5zZHBnLmxlYXJuZXIudjEuRXBvY2hIABIlCgRkb25lGAQgASgLMhUuc2RwZy5sZWFybmVyLnYxLkRvbmVIABIpCgZmYWlsZWQYBSABKAsyFy5zZHBnLmxlYXJuZXIudjEuRmFpbGVkSAASMQoKZXZhbHVhdGlvbhgGIAEoCzIbLnNkcGcubGVhcm5lci52MS5FdmFsdWF0aW9uSABCBwoFZXZlbnQipgMKBUVwb2NoEg0KBWVwb2NoGAEgASgEEhMKBnJldHVybhgCIAEoAUgAiAEBEhsKDmVwaXNvZGVfbGVuZ3RoGAMgASgBSAGIAQESGQoRZW52X3N0ZXBzX25vbWluYWwYBCABKAQSFwoPZW52X3N0ZXBzX3RvdGFsGAUgASgEEhcKD2ltYWdlc19yZW5kZXJlZBgGIAEoBBITCgt3YWxsX3RpbWVfcxgHIAEoARITCgtncHVfc2Vjb25kcxgIIAEoARIyCgZwaGFzZXMYCSADKAsyIi5zZHBnLmxlYXJuZXIudjEuRXBvY2guUGhhc2VzRW50cnkSNAoHc2NhbGFycxgKIAMoCzIjLnNkcGcubGVhcm5lci52MS5FcG9jaC5TY2FsYXJzRW50cnkaLQoLUGhhc2VzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgBOgI4ARouCgxTY2FsYXJzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgBOgI4AUIJCgdfcmV0dXJuQhEKD19lcGlzb2RlX2xlbmd0aCJrCgpFdmFsdWF0aW9uEg0KBWVwb2NoGAEgASgEEhMKC3JldHVybl9tZWFuGAIgASgBEhIKCnJldHVybl9zdGQYAyABKAESEwoLbGVuZ3RoX21lYW4YBCABKAESEAoIZXBpc29kZXMYBSABKA0iXgoERG9uZRIOCgZlcG9jaHMYASABKAQSEwoGcmV0dXJuGAIgASgBSACIAQESEgoKc3RhdGVfaGFzaBgDIAEoCRISCgpjaGVja3BvaW50GAQgASgJQgkKB19yZXR1cm4iGAoGRmFpbGVkEg4KBnJlYXNvbhgBIAEoCSIgCg5TdG9wUnVuUmVxdWVzdBIOCgZydW5faWQYASABKAkiNAoPU3RvcFJ1blJlc3BvbnNlEg0KBWVwb2NoGAEgASgEEhIKCmNoZWNrcG9pbnQYAiABKAkiTwoSRXZhbHVhdGVSdW5SZXF1ZXN0EhkKEXJ1bl9vcl9jaGVja3BvaW50GAEgASgJEhAKCGVwaXNvZGVzGAIgASgNEgwKBHNlZWQYAyABKAQiqgIKE0V2YWx1YXRlUnVuUmVzcG9uc2USDgoGcnVuX2lkGAEgASgJEg0KBWVwb2NoGAIgASgEEg8KB3JldHVybnMYAyADKAESDwoHbGVuZ3RocxgEIAMoDRITCgtyZXR1cm5fbWVhbhgFIAEoARISCgpyZXR1cm5fc3RkGAYgASgBEhMKC3JldHVybl9jaTk1GAcgASgBEhMKC2xlbmd0aF9tZWFuGAggASgBEksKDHJld2FyZF90ZXJtcxgJIAMoCzI1LnNkcGcubGVhcm5lci52MS5FdmFsdWF0ZVJ1blJlc3BvbnNlLlJld2FyZFRlcm1zRW50cnkaMgoQUmV3YXJkVGVybXNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAE6AjgBIhcKFUxpc3RBbGdvcml0aG1zUmVxdWVzdCJIChZMaXN0QWxnb3JpdGhtc1Jlc3BvbnNlEi4KCmFsZ29yaXRobXMYASADKAsyGi5zZHBnLmxlYXJuZXIudjEuQWxnb3JpdGhtImwKCUFsZ29yaXRobRIMCgRuYW1lGAEgASgJEg8KB3N1bW1hcnkYAiABKAkSLwoEa2V5cxgDIAMoCzIhLnNkcGcubGVhcm5lci52MS5Db25maWd1cmF0aW9uS2V5Eg8KB3ByZXNldHMYBCADKAkiSAoQQ29uZmlndXJhdGlvbktleRIMCgRwYXRoGAEgASgJEg8KB21lYW5pbmcYAiABKAkSFQoNZGVmYXVsdF92YWx1ZRgDIAEoCSISChBMaXN0VGFza3NSZXF1ZXN0IjkKEUxpc3RUYXNrc1Jlc3BvbnNlEiQKBXRhc2tzGAEgAygLMhUuc2RwZy5sZWFybmVyLnYxLlRhc2sirQEKBFRhc2sSDAoEbmFtZRgBIAEoCRIPCgdzdW1tYXJ5GAIgASgJEhMKC2FjdGlvbl9zaXplGAMgASgNEhcKD3ByaXZpbGVnZWRfc2l6ZRgEIAEoDRISCgphY3Rvcl9zaXplGAUgASgNEhYKDmVwaXNvZGVfbGVuZ3RoGAYgASgNEiwKB29wdGlvbnMYByADKAsyGy5zZHBnLmxlYXJuZXIudjEuVGFza09wdGlvbiJTCgpUYXNrT3B0aW9uEgwKBG5hbWUYASABKAkSDwoHbWVhbmluZxgCIAEoCRIVCg1kZWZhdWx0X3ZhbHVlGAMgASgJEg8KB2Nob2ljZXMYBCADKAky6QQKDkxlYXJuZXJTZXJ2aWNlEk8KCFN0YXJ0UnVuEiAuc2RwZy5sZWFybmVyLnYxLlN0YXJ0UnVuUmVxdWVzdBohLnNkcGcubGVhcm5lci52MS5TdGFydFJ1blJlc3BvbnNlElIKCVJlc3VtZVJ1bhIhLnNkcGcubGVhcm5lci52MS5SZXN1bWVSdW5SZXF1ZXN0GiIuc2RwZy5sZWFybmVyLnYxLlJlc3VtZVJ1blJlc3BvbnNlElMKCFdhdGNoUnVuEiAuc2RwZy5sZWFybmVyLnYxLldhdGNoUnVuUmVxdWVzdBohLnNkcGcubGVhcm5lci52MS5XYXRjaFJ1blJlc3BvbnNlKAEwARJMCgdTdG9wUnVuEh8uc2RwZy5sZWFybmVyLnYxLlN0b3BSdW5SZXF1ZXN0GiAuc2RwZy5sZWFybmVyLnYxLlN0b3BSdW5SZXNwb25zZRJYCgtFdmFsdWF0ZVJ1bhIjLnNkcGcubGVhcm5lci52MS5FdmFsdWF0ZVJ1blJlcXVlc3QaJC5zZHBnLmxlYXJuZXIudjEuRXZhbHVhdGVSdW5SZXNwb25zZRJhCg5MaXN0QWxnb3JpdGhtcxImLnNkcGcubGVhcm5lci52MS5MaXN0QWxnb3JpdGhtc1JlcXVlc3QaJy5zZHBnLmxlYXJuZXIudjEuTGlzdEFsZ29yaXRobXNSZXNwb25zZRJSCglMaXN0VGFza3MSIS5zZHBnLmxlYXJuZXIudjEuTGlzdFRhc2tzUmVxdWVzdBoiLnNkcGcubGVhcm5lci52MS5MaXN0VGFza3NSZXNwb25zZWIGcHJvdG8z");
+  fileDesc("Ch1zZHBnL2xlYXJuZXIvdjEvbGVhcm5lci5wcm90bxIPc2RwZy5sZWFybmVyLnYxIowCCg9TdGFydFJ1blJlcXVlc3QSDAoEdGFzaxgBIAEoCRIRCglhbGdvcml0aG0YAiABKAkSEwoLb2JzZXJ2YXRpb24YAyABKAkSDgoGcHJlc2V0GAQgASgJEgwKBHNlZWQYBSABKAQSDgoGcnVuX2lkGAYgASgJEkIKCW92ZXJyaWRlcxgHIAMoCzIvLnNkcGcubGVhcm5lci52MS5TdGFydFJ1blJlcXVlc3QuT3ZlcnJpZGVzRW50cnkSDgoGZXBvY2hzGAggASgEEg8KB3NlY29uZHMYCSABKAEaMAoOT3ZlcnJpZGVzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJXChBTdGFydFJ1blJlc3BvbnNlEg4KBnJ1bl9pZBgBIAEoCRIaChJjb25maWd1cmF0aW9uX2pzb24YAiABKAkSFwoPZXN0aW1hdGVkX2J5dGVzGAMgASgEIkMKEFJlc3VtZVJ1blJlcXVlc3QSDgoGcnVuX2lkGAEgASgJEg4KBmVwb2NocxgCIAEoBBIPCgdzZWNvbmRzGAMgASgBIk8KEVJlc3VtZVJ1blJlc3BvbnNlEg0KBWVwb2NoGAEgASgEEhoKEmNvbmZpZ3VyYXRpb25fanNvbhgCIAEoCRIPCgdza2lwcGVkGAMgAygJIjIKD1dhdGNoUnVuUmVxdWVzdBIOCgZydW5faWQYASABKAkSDwoHY3JlZGl0cxgCIAEoDSLrAQoQV2F0Y2hSdW5SZXNwb25zZRIOCgZydW5faWQYASABKAkSEAoIc2VxdWVuY2UYAiABKAQSJwoFZXBvY2gYAyABKAsyFi5zZHBnLmxlYXJuZXIudjEuRXBvY2hIABIlCgRkb25lGAQgASgLMhUuc2RwZy5sZWFybmVyLnYxLkRvbmVIABIpCgZmYWlsZWQYBSABKAsyFy5zZHBnLmxlYXJuZXIudjEuRmFpbGVkSAASMQoKZXZhbHVhdGlvbhgGIAEoCzIbLnNkcGcubGVhcm5lci52MS5FdmFsdWF0aW9uSABCBwoFZXZlbnQipgMKBUVwb2NoEg0KBWVwb2NoGAEgASgEEhMKBnJldHVybhgCIAEoAUgAiAEBEhsKDmVwaXNvZGVfbGVuZ3RoGAMgASgBSAGIAQESGQoRZW52X3N0ZXBzX25vbWluYWwYBCABKAQSFwoPZW52X3N0ZXBzX3RvdGFsGAUgASgEEhcKD2ltYWdlc19yZW5kZXJlZBgGIAEoBBITCgt3YWxsX3RpbWVfcxgHIAEoARITCgtncHVfc2Vjb25kcxgIIAEoARIyCgZwaGFzZXMYCSADKAsyIi5zZHBnLmxlYXJuZXIudjEuRXBvY2guUGhhc2VzRW50cnkSNAoHc2NhbGFycxgKIAMoCzIjLnNkcGcubGVhcm5lci52MS5FcG9jaC5TY2FsYXJzRW50cnkaLQoLUGhhc2VzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgBOgI4ARouCgxTY2FsYXJzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgBOgI4AUIJCgdfcmV0dXJuQhEKD19lcGlzb2RlX2xlbmd0aCJrCgpFdmFsdWF0aW9uEg0KBWVwb2NoGAEgASgEEhMKC3JldHVybl9tZWFuGAIgASgBEhIKCnJldHVybl9zdGQYAyABKAESEwoLbGVuZ3RoX21lYW4YBCABKAESEAoIZXBpc29kZXMYBSABKA0iXgoERG9uZRIOCgZlcG9jaHMYASABKAQSEwoGcmV0dXJuGAIgASgBSACIAQESEgoKc3RhdGVfaGFzaBgDIAEoCRISCgpjaGVja3BvaW50GAQgASgJQgkKB19yZXR1cm4iGAoGRmFpbGVkEg4KBnJlYXNvbhgBIAEoCSIgCg5TdG9wUnVuUmVxdWVzdBIOCgZydW5faWQYASABKAkiNAoPU3RvcFJ1blJlc3BvbnNlEg0KBWVwb2NoGAEgASgEEhIKCmNoZWNrcG9pbnQYAiABKAkiFwoVTGlzdEFsZ29yaXRobXNSZXF1ZXN0IkgKFkxpc3RBbGdvcml0aG1zUmVzcG9uc2USLgoKYWxnb3JpdGhtcxgBIAMoCzIaLnNkcGcubGVhcm5lci52MS5BbGdvcml0aG0ibAoJQWxnb3JpdGhtEgwKBG5hbWUYASABKAkSDwoHc3VtbWFyeRgCIAEoCRIvCgRrZXlzGAMgAygLMiEuc2RwZy5sZWFybmVyLnYxLkNvbmZpZ3VyYXRpb25LZXkSDwoHcHJlc2V0cxgEIAMoCSJIChBDb25maWd1cmF0aW9uS2V5EgwKBHBhdGgYASABKAkSDwoHbWVhbmluZxgCIAEoCRIVCg1kZWZhdWx0X3ZhbHVlGAMgASgJIhIKEExpc3RUYXNrc1JlcXVlc3QiOQoRTGlzdFRhc2tzUmVzcG9uc2USJAoFdGFza3MYASADKAsyFS5zZHBnLmxlYXJuZXIudjEuVGFzayKtAQoEVGFzaxIMCgRuYW1lGAEgASgJEg8KB3N1bW1hcnkYAiABKAkSEwoLYWN0aW9uX3NpemUYAyABKA0SFwoPcHJpdmlsZWdlZF9zaXplGAQgASgNEhIKCmFjdG9yX3NpemUYBSABKA0SFgoOZXBpc29kZV9sZW5ndGgYBiABKA0SLAoHb3B0aW9ucxgHIAMoCzIbLnNkcGcubGVhcm5lci52MS5UYXNrT3B0aW9uIlMKClRhc2tPcHRpb24SDAoEbmFtZRgBIAEoCRIPCgdtZWFuaW5nGAIgASgJEhUKDWRlZmF1bHRfdmFsdWUYAyABKAkSDwoHY2hvaWNlcxgEIAMoCTKPBAoOTGVhcm5lclNlcnZpY2USTwoIU3RhcnRSdW4SIC5zZHBnLmxlYXJuZXIudjEuU3RhcnRSdW5SZXF1ZXN0GiEuc2RwZy5sZWFybmVyLnYxLlN0YXJ0UnVuUmVzcG9uc2USUgoJUmVzdW1lUnVuEiEuc2RwZy5sZWFybmVyLnYxLlJlc3VtZVJ1blJlcXVlc3QaIi5zZHBnLmxlYXJuZXIudjEuUmVzdW1lUnVuUmVzcG9uc2USUwoIV2F0Y2hSdW4SIC5zZHBnLmxlYXJuZXIudjEuV2F0Y2hSdW5SZXF1ZXN0GiEuc2RwZy5sZWFybmVyLnYxLldhdGNoUnVuUmVzcG9uc2UoATABEkwKB1N0b3BSdW4SHy5zZHBnLmxlYXJuZXIudjEuU3RvcFJ1blJlcXVlc3QaIC5zZHBnLmxlYXJuZXIudjEuU3RvcFJ1blJlc3BvbnNlEmEKDkxpc3RBbGdvcml0aG1zEiYuc2RwZy5sZWFybmVyLnYxLkxpc3RBbGdvcml0aG1zUmVxdWVzdBonLnNkcGcubGVhcm5lci52MS5MaXN0QWxnb3JpdGhtc1Jlc3BvbnNlElIKCUxpc3RUYXNrcxIhLnNkcGcubGVhcm5lci52MS5MaXN0VGFza3NSZXF1ZXN0GiIuc2RwZy5sZWFybmVyLnYxLkxpc3RUYXNrc1Jlc3BvbnNlYgZwcm90bzM");
 
 /**
  * @generated from message sdpg.learner.v1.StartRunRequest
@@ -465,102 +465,6 @@ export const StopRunResponseSchema: GenMessage<StopRunResponse> = /*@__PURE__*/
   messageDesc(file_sdpg_learner_v1_learner, 11);
 
 /**
- * @generated from message sdpg.learner.v1.EvaluateRunRequest
- */
-export type EvaluateRunRequest = Message<"sdpg.learner.v1.EvaluateRunRequest"> & {
-  /**
-   * A run's id, or the path of a checkpoint directory on the learner's machine.
-   *
-   * @generated from field: string run_or_checkpoint = 1;
-   */
-  runOrCheckpoint: string;
-
-  /**
-   * Episodes, one per seed; 0 stands for 16.
-   *
-   * @generated from field: uint32 episodes = 2;
-   */
-  episodes: number;
-
-  /**
-   * Seed of the resets.
-   *
-   * @generated from field: uint64 seed = 3;
-   */
-  seed: bigint;
-};
-
-/**
- * Describes the message sdpg.learner.v1.EvaluateRunRequest.
- * Use `create(EvaluateRunRequestSchema)` to create a new message.
- */
-export const EvaluateRunRequestSchema: GenMessage<EvaluateRunRequest> = /*@__PURE__*/
-  messageDesc(file_sdpg_learner_v1_learner, 12);
-
-/**
- * @generated from message sdpg.learner.v1.EvaluateRunResponse
- */
-export type EvaluateRunResponse = Message<"sdpg.learner.v1.EvaluateRunResponse"> & {
-  /**
-   * @generated from field: string run_id = 1;
-   */
-  runId: string;
-
-  /**
-   * @generated from field: uint64 epoch = 2;
-   */
-  epoch: bigint;
-
-  /**
-   * One value per episode.
-   *
-   * @generated from field: repeated double returns = 3;
-   */
-  returns: number[];
-
-  /**
-   * @generated from field: repeated uint32 lengths = 4;
-   */
-  lengths: number[];
-
-  /**
-   * @generated from field: double return_mean = 5;
-   */
-  returnMean: number;
-
-  /**
-   * @generated from field: double return_std = 6;
-   */
-  returnStd: number;
-
-  /**
-   * Half the width of the 95 % interval of the mean (Student's t).
-   *
-   * @generated from field: double return_ci95 = 7;
-   */
-  returnCi95: number;
-
-  /**
-   * @generated from field: double length_mean = 8;
-   */
-  lengthMean: number;
-
-  /**
-   * Reward term -> mean sum over an episode.
-   *
-   * @generated from field: map<string, double> reward_terms = 9;
-   */
-  rewardTerms: { [key: string]: number };
-};
-
-/**
- * Describes the message sdpg.learner.v1.EvaluateRunResponse.
- * Use `create(EvaluateRunResponseSchema)` to create a new message.
- */
-export const EvaluateRunResponseSchema: GenMessage<EvaluateRunResponse> = /*@__PURE__*/
-  messageDesc(file_sdpg_learner_v1_learner, 13);
-
-/**
  * @generated from message sdpg.learner.v1.ListAlgorithmsRequest
  */
 export type ListAlgorithmsRequest = Message<"sdpg.learner.v1.ListAlgorithmsRequest"> & {
@@ -571,7 +475,7 @@ export type ListAlgorithmsRequest = Message<"sdpg.learner.v1.ListAlgorithmsReque
  * Use `create(ListAlgorithmsRequestSchema)` to create a new message.
  */
 export const ListAlgorithmsRequestSchema: GenMessage<ListAlgorithmsRequest> = /*@__PURE__*/
-  messageDesc(file_sdpg_learner_v1_learner, 14);
+  messageDesc(file_sdpg_learner_v1_learner, 12);
 
 /**
  * @generated from message sdpg.learner.v1.ListAlgorithmsResponse
@@ -588,7 +492,7 @@ export type ListAlgorithmsResponse = Message<"sdpg.learner.v1.ListAlgorithmsResp
  * Use `create(ListAlgorithmsResponseSchema)` to create a new message.
  */
 export const ListAlgorithmsResponseSchema: GenMessage<ListAlgorithmsResponse> = /*@__PURE__*/
-  messageDesc(file_sdpg_learner_v1_learner, 15);
+  messageDesc(file_sdpg_learner_v1_learner, 13);
 
 /**
  * @generated from message sdpg.learner.v1.Algorithm
@@ -622,7 +526,7 @@ export type Algorithm = Message<"sdpg.learner.v1.Algorithm"> & {
  * Use `create(AlgorithmSchema)` to create a new message.
  */
 export const AlgorithmSchema: GenMessage<Algorithm> = /*@__PURE__*/
-  messageDesc(file_sdpg_learner_v1_learner, 16);
+  messageDesc(file_sdpg_learner_v1_learner, 14);
 
 /**
  * @generated from message sdpg.learner.v1.ConfigurationKey
@@ -653,7 +557,7 @@ export type ConfigurationKey = Message<"sdpg.learner.v1.ConfigurationKey"> & {
  * Use `create(ConfigurationKeySchema)` to create a new message.
  */
 export const ConfigurationKeySchema: GenMessage<ConfigurationKey> = /*@__PURE__*/
-  messageDesc(file_sdpg_learner_v1_learner, 17);
+  messageDesc(file_sdpg_learner_v1_learner, 15);
 
 /**
  * @generated from message sdpg.learner.v1.ListTasksRequest
@@ -666,7 +570,7 @@ export type ListTasksRequest = Message<"sdpg.learner.v1.ListTasksRequest"> & {
  * Use `create(ListTasksRequestSchema)` to create a new message.
  */
 export const ListTasksRequestSchema: GenMessage<ListTasksRequest> = /*@__PURE__*/
-  messageDesc(file_sdpg_learner_v1_learner, 18);
+  messageDesc(file_sdpg_learner_v1_learner, 16);
 
 /**
  * @generated from message sdpg.learner.v1.ListTasksResponse
@@ -683,7 +587,7 @@ export type ListTasksResponse = Message<"sdpg.learner.v1.ListTasksResponse"> & {
  * Use `create(ListTasksResponseSchema)` to create a new message.
  */
 export const ListTasksResponseSchema: GenMessage<ListTasksResponse> = /*@__PURE__*/
-  messageDesc(file_sdpg_learner_v1_learner, 19);
+  messageDesc(file_sdpg_learner_v1_learner, 17);
 
 /**
  * @generated from message sdpg.learner.v1.Task
@@ -730,7 +634,7 @@ export type Task = Message<"sdpg.learner.v1.Task"> & {
  * Use `create(TaskSchema)` to create a new message.
  */
 export const TaskSchema: GenMessage<Task> = /*@__PURE__*/
-  messageDesc(file_sdpg_learner_v1_learner, 20);
+  messageDesc(file_sdpg_learner_v1_learner, 18);
 
 /**
  * @generated from message sdpg.learner.v1.TaskOption
@@ -768,7 +672,7 @@ export type TaskOption = Message<"sdpg.learner.v1.TaskOption"> & {
  * Use `create(TaskOptionSchema)` to create a new message.
  */
 export const TaskOptionSchema: GenMessage<TaskOption> = /*@__PURE__*/
-  messageDesc(file_sdpg_learner_v1_learner, 21);
+  messageDesc(file_sdpg_learner_v1_learner, 19);
 
 /**
  * @generated from service sdpg.learner.v1.LearnerService
@@ -815,16 +719,6 @@ export const LearnerService: GenService<{
     methodKind: "unary";
     input: typeof StopRunRequestSchema;
     output: typeof StopRunResponseSchema;
-  },
-  /**
-   * Deterministic policy of a run's newest or named checkpoint, one episode per seed.
-   *
-   * @generated from rpc sdpg.learner.v1.LearnerService.EvaluateRun
-   */
-  evaluateRun: {
-    methodKind: "unary";
-    input: typeof EvaluateRunRequestSchema;
-    output: typeof EvaluateRunResponseSchema;
   },
   /**
    * Algorithms, their presets and every configuration key with its meaning and default.

@@ -1,0 +1,172 @@
+// EvaluationService (proto/sdpg/evaluation/v1): plays episodes of a checkpoint's deterministic policy
+// in a batch of its own and answers with their statistics. The handler checks its request and plays; one
+// evaluation at a time.
+
+import { isAbsolute, relative, resolve } from "node:path";
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import {
+  type EvaluateRequest,
+  type EvaluateResponseSchema,
+  EvaluationService,
+  type ResultSchema,
+} from "@proto/sdpg/evaluation/v1/evaluation_pb.ts";
+import { checkpointsDirectory, isRunId } from "@sdpg/common/home.ts";
+import { Code, implement, RpcError, type ServiceImplementation } from "@sdpg/common/rpc.ts";
+import { loadTask, TaskError } from "@sdpg/tasks/mod.ts";
+import { loadPolicy } from "../learner/algorithms/sdpg.ts";
+import { viewsOf } from "../learner/cameras.ts";
+import {
+  CheckpointError,
+  Checkpoints,
+  openCheckpoint,
+  type StoredCheckpoint,
+} from "../learner/checkpoint.ts";
+import { ConfigurationError, readConfiguration } from "../learner/configuration.ts";
+import {
+  evaluationBatch,
+  type Task,
+  type TrainingConfiguration,
+  trainingTree,
+} from "../learner/run.ts";
+import { type BatchOptions, type Simulation, SimulationError } from "../learner/simulation.ts";
+import { scope } from "../learner/torch/mod.ts";
+import { playEpisodes } from "./evaluate.ts";
+
+export interface EvaluationServiceOptions {
+  /** SDPG_HOME: only what lies below it is read and written. */
+  readonly home: string;
+  readonly simulate: (
+    batch: BatchOptions,
+    how: TrainingConfiguration["simulation"],
+  ) => Promise<Simulation>;
+}
+
+const mostEpisodes = 4096;
+/** Milliseconds between two words about progress. */
+const progressEveryMs = 500;
+
+export class EvaluationServer {
+  #busy = false;
+
+  constructor(private readonly options: EvaluationServiceOptions) {}
+
+  implementation(): ServiceImplementation {
+    return implement(EvaluationService, {
+      evaluate: (request, { signal }) => this.#evaluate(request, signal),
+    });
+  }
+
+  async *#evaluate(
+    request: EvaluateRequest,
+    signal: AbortSignal,
+  ): AsyncIterable<MessageInitShape<typeof EvaluateResponseSchema>> {
+    if (this.#busy) {
+      throw new RpcError(Code.RESOURCE_EXHAUSTED, "An evaluation is under way; wait for its end");
+    }
+    this.#busy = true;
+    let answer: MessageInitShape<typeof ResultSchema> | undefined;
+    try {
+      const episodes = request.episodes || 16;
+      if (episodes > mostEpisodes) {
+        throw new RpcError(
+          Code.INVALID_ARGUMENT,
+          `Cannot play ${episodes} episodes: expected 1 to ${mostEpisodes}`,
+        );
+      }
+      const checkpoint = this.#open(request.policy);
+      let said = performance.now();
+      for await (const event of this.#play(checkpoint, episodes, request.seed)) {
+        if (signal.aborted) return;
+        if ("returns" in event) {
+          answer = { ...event, epoch: BigInt(checkpoint.epoch) };
+        } else if (performance.now() - said > progressEveryMs) {
+          said = performance.now();
+          yield { event: { case: "progress", value: { finished: event.finished, episodes } } };
+        }
+      }
+    } catch (error) {
+      throw refusal(error);
+    } finally {
+      this.#busy = false;
+    }
+    // Only now: whoever has the answer may ask for the next evaluation.
+    yield { event: { case: "result", value: answer! } };
+  }
+
+  /** Frees the batch and the policy however it ends. */
+  async *#play(checkpoint: StoredCheckpoint, episodes: number, seed: bigint) {
+    const { meta } = checkpoint;
+    const config = readConfiguration(trainingTree, meta.configuration);
+    const task = await loadTask(
+      String(meta.task),
+      meta.task_options as Record<string, number | string> | undefined,
+    );
+    using policy = policyOf(checkpoint, config, task);
+    const simulation = await this.options.simulate(
+      evaluationBatch(task, config, episodes, seed),
+      config.simulation,
+    );
+    try {
+      const playing = playEpisodes({
+        simulation,
+        start: await simulation.snapshot(),
+        act: policy.act,
+        episodeLength: task.program.episodeLength,
+        rewardTerms: task.program.rewards.map((term) => term.name),
+      });
+      for await (const event of playing) {
+        yield "returns" in event
+          ? { ...event, imagesRendered: BigInt(simulation.imagesDrawn) }
+          : event;
+      }
+    } finally {
+      await simulation.close();
+    }
+  }
+
+  #open(policy: EvaluateRequest["policy"]): StoredCheckpoint {
+    if (policy.case === "checkpoint") return openCheckpoint(this.#belowHome(policy.value));
+    const runId = policy.value ?? "";
+    if (!isRunId(runId)) {
+      throw new RpcError(Code.INVALID_ARGUMENT, `"${runId}" is not the name of a run`);
+    }
+    const checkpoints = new Checkpoints(checkpointsDirectory(this.options.home, runId));
+    const path = policy.case === "runId" ? checkpoints.newestPath() : checkpoints.bestPath();
+    if (path === undefined) {
+      throw new RpcError(
+        Code.NOT_FOUND,
+        policy.case === "runId"
+          ? `Run ${runId} has no checkpoint; ./sdpg runs lists the runs`
+          : `Run ${runId} has no best checkpoint: no evaluation of it has ended`,
+      );
+    }
+    return policy.case === "runId" ? checkpoints.newest().checkpoint : openCheckpoint(path);
+  }
+
+  #belowHome(path: string): string {
+    const full = resolve(this.options.home, path);
+    const from = relative(resolve(this.options.home), full);
+    if (from === "" || from.startsWith("..") || isAbsolute(from)) {
+      throw new RpcError(
+        Code.INVALID_ARGUMENT,
+        `Cannot read "${path}": expected a path below ${this.options.home}`,
+      );
+    }
+    return full;
+  }
+}
+
+function policyOf(checkpoint: StoredCheckpoint, config: TrainingConfiguration, task: Task) {
+  using _loading = scope();
+  return loadPolicy(config, task.program, viewsOf(task, config), checkpoint.groups());
+}
+
+/** The expected errors of plain functions with their status codes. */
+function refusal(error: unknown): unknown {
+  if (error instanceof CheckpointError) return new RpcError(Code.DATA_LOSS, error.message);
+  if (error instanceof ConfigurationError || error instanceof TaskError) {
+    return new RpcError(Code.INVALID_ARGUMENT, error.message);
+  }
+  if (error instanceof SimulationError) return new RpcError(error.code, error.message);
+  return error;
+}
