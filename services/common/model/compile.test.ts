@@ -273,6 +273,7 @@ describe("compileModel()", () => {
         <texture name="squares" type="2d" builtin="checker" rgb1="1 1 1" rgb2="0 .2 .4" width="8"
           height="8"/>
         <material name="tiles" texture="squares" texrepeat="3 4" rgba="1 .5 1 .5"/>
+        <material name="even" texture="squares" texrepeat="3 4" texuniform="true"/>
         <material name="glow" emission=".5" specular=".25" shininess=".75" reflectance=".125"/>
       </asset>
       <worldbody>
@@ -307,6 +308,7 @@ describe("compileModel()", () => {
     });
     expect(model.materials).toMatchObject([
       { name: "tiles", texuniform: false, texrepeat: [6, 8], rgba: [1, 0.5, 1, 0.5] },
+      { name: "even", texuniform: true, texrepeat: [3, 4] },
       { name: "glow", emission: 0.5, specular: 0.25, shininess: 0.75, reflectance: 0.125 },
     ]);
     expect(model.materials[0].rgba2).toEqual([0, 0.1, 0.4, 0.5].map((v) => expect.closeTo(v, 2)));

@@ -401,8 +401,9 @@ function material(
     ...common,
     rgba: tinted(first),
     rgba2: tinted(second),
-    // One repetition of the texture holds two squares each way.
-    texrepeat: row(m.mat_texrepeat, i, 2).map((v) => 2 * v),
+    // One repetition of the texture holds two squares each way. MuJoCo repeats it `texrepeat` times
+    // in the extent of the geom, or, uniformly, as if the extent were 2 m.
+    texrepeat: row(m.mat_texrepeat, i, 2).map((v) => m.mat(i).texuniform ? v : 2 * v),
     texuniform: Boolean(m.mat(i).texuniform),
   };
 }
