@@ -297,9 +297,9 @@ describe("compileModel()", () => {
     ]);
     const half = Math.SQRT1_2;
     expect(model.lights[0].dir0).toEqual([0, half, -half].map((v) => expect.closeTo(v, 9)));
-    // The centre of mass of the two balls is at 1.5 m, half a metre above the body with the lamp.
-    expect(model.lights[3].pos0).toEqual([0, 0, 1.5].map((v) => expect.closeTo(v, 9)));
-    expect(model.cameras[0].pos0).toEqual([0, -1, -0.5].map((v) => expect.closeTo(v, 9)));
+    // Relative to the body, in every mode.
+    expect(model.lights[3].pos0).toEqual([0, 0, 2].map((v) => expect.closeTo(v, 9)));
+    expect(model.cameras[0].pos0).toEqual([0, -1, 0].map((v) => expect.closeTo(v, 9)));
     expect(model.visual).toMatchObject({
       headlightAmbient: [0.25, 0, 0],
       headlightDiffuse: [0, 0.5, 0],

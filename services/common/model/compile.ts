@@ -265,7 +265,7 @@ export function toMessage(loaded: LoadedModel, path: string): Model {
       targetbodyid: m.cam_targetbodyid[i],
       pos: row(m.cam_pos, i, 3),
       quat: row(m.cam_quat, i, 4),
-      pos0: row(m.cam_mode[i] === TRACKCOM ? m.cam_poscom0 : m.cam_pos0, i, 3),
+      pos0: row(m.cam_pos0, i, 3),
       mat0: row(m.cam_mat0, i, 9),
       fovy: m.cam_fovy[i],
     })),
@@ -281,7 +281,7 @@ export function toMessage(loaded: LoadedModel, path: string): Model {
       diffuse: row(m.light_diffuse, i, 3),
       specular: row(m.light_specular, i, 3),
       targetbodyid: m.light_targetbodyid[i],
-      pos0: row(m.light_mode[i] === TRACKCOM ? m.light_poscom0 : m.light_pos0, i, 3),
+      pos0: row(m.light_pos0, i, 3),
       dir0: row(m.light_dir0, i, 3),
       attenuation: row(m.light_attenuation, i, 3),
       // A point light has the cone of a spot light in MuJoCo's arrays, and does not use it.
@@ -410,8 +410,7 @@ function material(
 
 type Numbers = ArrayLike<number>;
 
-/** Of mjtCamLight and mjtLightType. */
-const TRACKCOM = 2;
+/** Of mjtLightType. */
 const SPOT = 0;
 
 function list(values: Numbers): number[] {

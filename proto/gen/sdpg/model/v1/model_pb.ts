@@ -1125,8 +1125,8 @@ export type Camera = Message<"sdpg.model.v1.Camera"> & {
   targetbodyid: number;
 
   /**
-   * [3], [4] in the body's frame; [3] position relative to the body (trackcom: to the centre of mass
-   * of the body and all below it) in the world at qpos0; [9] orientation in the world at qpos0.
+   * [3], [4] in the body's frame; [3] position relative to the body in the world at qpos0;
+   * [9] orientation in the world at qpos0.
    *
    * @generated from field: repeated double pos = 5;
    */
@@ -1230,8 +1230,7 @@ export type Light = Message<"sdpg.model.v1.Light"> & {
   targetbodyid: number;
 
   /**
-   * [3] position relative to the body (trackcom: to the centre of mass of the body and all below it)
-   * in the world at qpos0; [3] direction in the world at qpos0.
+   * [3] position relative to the body in the world at qpos0; [3] direction in the world at qpos0.
    *
    * @generated from field: repeated double pos0 = 12;
    */
