@@ -54,7 +54,7 @@ const bold: PresetLayer = { actor: { log_std_init: 0 } };
 
 /** Pictures and an encoder that two cores can afford. */
 const smallPictures: PresetLayer = {
-  camera: { width: 48, height: 48 },
+  camera: { width: 42, height: 42 },
   encoder: { kind: "small", features: 64 },
 };
 

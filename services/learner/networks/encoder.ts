@@ -16,7 +16,7 @@ import { LAYER_NORM_EPS, orthogonal } from "./mlp.ts";
 
 /**
  * drqv2: four 3 × 3 convolutions, the first of stride 2, as DrQ-v2 and the published method have it: 42 million
- * multiply-adds for 9 × 84 × 84. small: two strided convolutions, half a million for 9 × 48 × 48.
+ * multiply-adds for 9 × 84 × 84. small: two strided convolutions, 0.6 million for 9 × 42 × 42.
  */
 export type EncoderKind = "drqv2" | "small";
 
@@ -29,7 +29,7 @@ const convolutions: Record<EncoderKind, { outputs: number; window: number; strid
     { outputs: 32, window: 3, stride: 1 },
   ],
   small: [
-    { outputs: 16, window: 4, stride: 4 },
+    { outputs: 32, window: 4, stride: 4 },
     { outputs: 32, window: 3, stride: 2 },
   ],
 };

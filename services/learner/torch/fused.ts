@@ -65,8 +65,8 @@ export function mlpRegress(
  * Convolutions without padding, each followed by ReLU, then a projection, of pictures / 255 − 0.5. pictures uint8
  * [B, C, H, W], contiguous; parameters in order: per convolution weight [O, C, h, w] and bias [O], last the projection's
  * weight [D, O·H'·W'] and bias [D]; one stride per convolution. Result [B, D]. Differentiable once, in the parameters.
- * The pictures are never copied as floats, and no activation is kept: the backward pass computes the forward pass again,
- * a few pictures at a time, so memory does not grow with B.
+ * The pictures are never copied as floats. Activations are kept for the backward pass up to 64 MiB; beyond, it computes
+ * them again, a few pictures at a time, so memory does not grow with B.
  */
 export function convEncode(
   pictures: Tensor,

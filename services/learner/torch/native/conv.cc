@@ -108,7 +108,12 @@ int32_t tiles_of(int64_t pictures) {
   return static_cast<int32_t>((pictures + kTilePictures - 1) / kTilePictures);
 }
 
-at::Tensor encode(const ConvNet& net, const at::Tensor& pictures) {
+// Maps that a backward pass will need are kept up to this many bytes; beyond, it computes them
+// again.
+constexpr size_t kMostKeptBytes = 64 << 20;
+
+// y [B, D]; fills maps [tiles, map_floats] if it is defined.
+at::Tensor encode(const ConvNet& net, const at::Tensor& pictures, const at::Tensor& maps = {}) {
   const int64_t count = pictures.size(0);
   const int32_t outputs = net.layer[net.layers - 1].outputs;
   at::Tensor y = at::empty({count, outputs}, at::TensorOptions().dtype(at::kFloat));
@@ -124,7 +129,9 @@ at::Tensor encode(const ConvNet& net, const at::Tensor& pictures) {
     const int64_t first = static_cast<int64_t>(tile) * kTilePictures;
     k.forward_tile(net, packed.data(), in + first * picture_bytes(net),
                    static_cast<int32_t>(std::min<int64_t>(kTilePictures, count - first)),
-                   out + first * outputs, scratch.data() + floats * thread);
+                   out + first * outputs,
+                   maps.defined() ? maps.data_ptr<float>() + tile * maps.size(1) : nullptr,
+                   scratch.data() + floats * thread);
   });
   return y;
 }
@@ -134,16 +141,27 @@ class EncodeFunction : public torch::autograd::Function<EncodeFunction> {
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& pictures,
                             at::TensorList list, std::vector<int64_t> strides) {
     const std::vector<at::Tensor> parameters = list.vec();
+    const ConvNet net = net_of(pictures, parameters, strides);
+    const int64_t tiles = tiles_of(pictures.size(0));
+    const size_t floats = conv_kernels().map_floats(net);
+    at::Tensor maps;
+    if (tiles * floats * sizeof(float) <= kMostKeptBytes) {
+      maps =
+          at::empty({tiles, static_cast<int64_t>(floats)}, at::TensorOptions().dtype(at::kFloat));
+    }
     std::vector<at::Tensor> saved = parameters;
     saved.push_back(pictures);
+    saved.push_back(maps);
     context->save_for_backward(saved);
     context->saved_data["strides"] = strides;
-    return encode(net_of(pictures, parameters, strides), pictures);
+    return encode(net, pictures, maps);
   }
 
   static std::vector<at::Tensor> backward(torch::autograd::AutogradContext* context,
                                           std::vector<at::Tensor> output) {
     std::vector<at::Tensor> parameters = context->get_saved_variables();
+    const at::Tensor maps = parameters.back();
+    parameters.pop_back();
     const at::Tensor pictures = parameters.back();
     parameters.pop_back();
     const ConvNet net = net_of(pictures, parameters, context->saved_data["strides"].toIntVector());
@@ -170,8 +188,9 @@ class EncodeFunction : public torch::autograd::Function<EncodeFunction> {
         k.backward_tile(net, packed.data(),
                         pictures.data_ptr<uint8_t>() + first * picture_bytes(net),
                         static_cast<int32_t>(std::min<int64_t>(kTilePictures, count - first)),
-                        dy.data_ptr<float>() + first * outputs, gradients.data() + stride * share,
-                        scratch.data() + floats * thread);
+                        dy.data_ptr<float>() + first * outputs,
+                        maps.defined() ? maps.data_ptr<float>() + tile * maps.size(1) : nullptr,
+                        gradients.data() + stride * share, scratch.data() + floats * thread);
       }
     });
     if (shares > 1) kernels().sum_parts(gradients.data(), shares, stride, size, gradients.data());

@@ -37,20 +37,22 @@ struct ConvKernels {
   // Floats of 64-byte aligned memory.
   size_t (*packed_floats)(const ConvNet& net);    // the weights in the order the products read them
   size_t (*gradient_floats)(const ConvNet& net);  // gradients in that order
+  size_t (*map_floats)(const ConvNet& net);       // the maps of one tile
   size_t (*forward_floats)(const ConvNet& net);   // scratch of one tile
   size_t (*backward_floats)(const ConvNet& net);
 
   void (*pack)(const ConvNet& net, float* packed);
 
   // y [pictures, O] ← net(pictures / 255 − 0.5); pictures [*, C, rows, columns], at most
-  // kTilePictures.
+  // kTilePictures. Leaves the tile's maps in maps if it is not null.
   void (*forward_tile)(const ConvNet& net, const float* packed, const uint8_t* pictures,
-                       int32_t count, float* y, float* scratch);
+                       int32_t count, float* y, float* maps, float* scratch);
 
-  // Adds the tile's gradients, given dy [pictures, O], to gradients; the forward pass is computed
-  // again, so nothing has to be kept in between.
+  // Adds the tile's gradients, given dy [pictures, O], to gradients. Without maps the forward pass
+  // is computed again.
   void (*backward_tile)(const ConvNet& net, const float* packed, const uint8_t* pictures,
-                        int32_t count, const float* dy, float* gradients, float* scratch);
+                        int32_t count, const float* dy, const float* maps, float* gradients,
+                        float* scratch);
 
   // Layer's part of gradients in the order of its weight and bias.
   void (*unpack)(const ConvNet& net, const float* gradients, int32_t layer, float* weight,
