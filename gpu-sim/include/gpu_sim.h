@@ -90,6 +90,20 @@ GPU_SIM_API void gpu_sim_physics_forward(gpu_sim_physics* physics, double* qacc,
                                          double* contacts, int32_t* contact_count);
 GPU_SIM_API void gpu_sim_physics_status(const gpu_sim_physics* physics, uint32_t* status);
 
+/* ---- renderer alone (tests) --------------------------------------------------------------- */
+
+/* `model`: sdpg.model.v1.Model. */
+GPU_SIM_API int sdpg_render_open(const uint8_t* model, size_t model_bytes, void** scene,
+                                 char* error, size_t error_bytes);
+/* Draws one frame of `view`, an sdpg.view.v1.View, into `pixels`, which has exactly its bytes.
+ * pose: [nbody][7] position in m and quaternion (w, x, y, z), the world's body first. seed,
+ * environment, picture: key of the depth noise. isa: empty or NULL for the best one. */
+GPU_SIM_API int sdpg_render_draw(void* scene, const uint8_t* view, size_t view_bytes,
+                                 const float* pose, uint64_t seed, uint32_t environment,
+                                 uint64_t picture, const char* isa, void* pixels,
+                                 size_t pixel_bytes, char* error, size_t error_bytes);
+GPU_SIM_API void sdpg_render_close(void* scene);
+
 #ifdef __cplusplus
 }
 #endif

@@ -6,6 +6,7 @@
 //   action noise    {block | 1 << 28, environment, step t in the segment, epoch}
 //   episode starts  {block | 2 << 28, nominal (its group), episode number of that nominal, 0}
 //   own parameters  {block | 3 << 28, environment, episode number of its nominal, 0}
+//   depth noise     {block | 4 << 28, environment, low, high word of the picture's number}
 // where `block` = number of the value wanted / 4, and the value comes from word (number mod 4).
 //   uniform in [0, 1):  (word >> 8) * 2^-24
 //   normal:  words (0, 1) give values 4 block + 0 and + 1, words (2, 3) the next two, by
@@ -23,6 +24,7 @@ namespace sdpg::batch {
 inline constexpr std::uint32_t kActionNoise = 1u << 28;
 inline constexpr std::uint32_t kEpisodeStart = 2u << 28;
 inline constexpr std::uint32_t kOwnParameters = 3u << 28;
+inline constexpr std::uint32_t kDepthNoise = 4u << 28;
 
 inline constexpr std::uint32_t kPhiloxMultiplier0 = 0xD2511F53u, kPhiloxMultiplier1 = 0xCD9E8D57u;
 inline constexpr std::uint32_t kPhiloxWeyl0 = 0x9E3779B9u, kPhiloxWeyl1 = 0xBB67AE85u;

@@ -1,0 +1,293 @@
+// make_frame(): poses to the camera's frame, in double precision because a robot may be far from
+// the world's origin; then bounds on the screen.
+#include "render/frame.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace sdpg::render {
+namespace {
+
+struct V {
+  double x, y, z;
+};
+V operator+(V a, V b) { return {a.x + b.x, a.y + b.y, a.z + b.z}; }
+V operator-(V a, V b) { return {a.x - b.x, a.y - b.y, a.z - b.z}; }
+V operator*(V a, double s) { return {a.x * s, a.y * s, a.z * s}; }
+double dot(V a, V b) { return a.x * b.x + a.y * b.y + a.z * b.z; }
+V cross(V a, V b) { return {a.y * b.z - a.z * b.y, a.z * b.x - a.x * b.z, a.x * b.y - a.y * b.x}; }
+// Of length 1; `otherwise` where there is no length.
+V unit(V a, V otherwise) {
+  const double length = std::sqrt(dot(a, a));
+  return length > 1e-12 ? a * (1 / length) : otherwise;
+}
+V vector(const double* p) { return {p[0], p[1], p[2]}; }
+void put(V a, float* to) {
+  to[0] = static_cast<float>(a.x);
+  to[1] = static_cast<float>(a.y);
+  to[2] = static_cast<float>(a.z);
+}
+
+// A frame by its axes.
+struct Axes {
+  V x, y, z;
+  V out_of(V local) const { return x * local.x + y * local.y + z * local.z; }
+  V into(V world) const { return {dot(x, world), dot(y, world), dot(z, world)}; }
+};
+Axes turned(const double* q) {
+  const double w = q[0], x = q[1], y = q[2], z = q[3];
+  return {{1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)},
+          {2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x)},
+          {2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)}};
+}
+Axes operator*(const Axes& a, const Axes& b) {
+  return {a.out_of(b.x), a.out_of(b.y), a.out_of(b.z)};
+}
+
+struct Bodies {
+  const double* pose;  // [nbody][7]
+  const double* com;   // [nbody][3] of subtrees, or null where no mount needs them
+  V pos(int b) const { return vector(pose + 7 * b); }
+  Axes axes(int b) const { return turned(pose + 7 * b + 3); }
+};
+
+V mounted_position(const Mount& mount, const Bodies& bodies) {
+  switch (mount.mode) {
+    case kTrack:
+      return bodies.pos(mount.body) + vector(mount.pos0);
+    case kTrackCom:
+      return vector(bodies.com + 3 * mount.body) + vector(mount.poscom0);
+    default:
+      return bodies.pos(mount.body) + bodies.axes(mount.body).out_of(vector(mount.pos));
+  }
+}
+V target(const Mount& mount, const Bodies& bodies) {
+  return mount.mode == kTargetBodyCom ? vector(bodies.com + 3 * mount.target)
+                                      : bodies.pos(mount.target);
+}
+
+struct Placed {
+  V pos;
+  Axes axes;
+};
+Placed place(const Camera& camera, const Bodies& bodies) {
+  const Mount& mount = camera.mount;
+  Placed out{mounted_position(mount, bodies), {}};
+  switch (mount.mode) {
+    case kTrack:
+    case kTrackCom: {
+      const double* m = camera.mat0;  // rows; its columns are the axes
+      out.axes = {{m[0], m[3], m[6]}, {m[1], m[4], m[7]}, {m[2], m[5], m[8]}};
+      break;
+    }
+    case kTargetBody:
+    case kTargetBodyCom:
+      // Looks at the target, the world's z up; straight down, x stays x.
+      out.axes.z = unit(out.pos - target(mount, bodies), {0, 0, 1});
+      out.axes.x = unit(cross({0, 0, 1}, out.axes.z), {1, 0, 0});
+      out.axes.y = cross(out.axes.z, out.axes.x);
+      break;
+    case kFixed:
+      out.axes = bodies.axes(mount.body) * turned(camera.quat);
+      break;
+  }
+  return out;
+}
+V direction(const Light& light, V pos, const Bodies& bodies) {
+  switch (light.mount.mode) {
+    case kTrack:
+    case kTrackCom:
+      return vector(light.dir0);
+    case kTargetBody:
+    case kTargetBodyCom:
+      return target(light.mount, bodies) - pos;
+    default:
+      return bodies.axes(light.mount.body).out_of(vector(light.dir));
+  }
+}
+
+// -- bounds ------------------------------------------------------------------------------------
+
+constexpr float kEverywhere = 1e9f;
+constexpr ScreenBox kWholeScreen{-kEverywhere, kEverywhere, -kEverywhere, kEverywhere};
+constexpr ScreenBox kNowhere{kEverywhere, -kEverywhere, kEverywhere, -kEverywhere};
+// Added around every bound: rounding here and in the intersections is far below a pixel.
+constexpr double kMargin = 0.25;
+
+// Slopes u between which a disc of this radius around (x, depth) is seen, in the plane of u and
+// depth.
+void tangents(double x, double depth, double radius, double* low, double* high) {
+  const double square = depth * depth - radius * radius;
+  const double root = radius * std::sqrt(x * x + square);
+  *low = (x * depth - root) / square;
+  *high = (x * depth + root) / square;
+}
+
+struct Screen {
+  const Frame* frame;
+  ScreenBox box(double u0, double u1, double v0, double v1) const {
+    const double pixels = 1.0 / frame->scale;
+    return {static_cast<float>(u0 * pixels - frame->shift_x - kMargin),
+            static_cast<float>(u1 * pixels - frame->shift_x + kMargin),
+            static_cast<float>(-v1 * pixels - frame->shift_y - kMargin),
+            static_cast<float>(-v0 * pixels - frame->shift_y + kMargin)};
+  }
+  ScreenBox sphere(V c, double radius) const {
+    const double depth = -c.z;
+    // Around the camera or beside it; below the near plane nothing is seen anyway.
+    if (depth < radius * 1.001 + 0.5 * frame->near) return kWholeScreen;
+    double u0, u1, v0, v1;
+    tangents(c.x, depth, radius, &u0, &u1);
+    tangents(c.y, depth, radius, &v0, &v1);
+    return box(u0, u1, v0, v1);
+  }
+  ScreenBox corners(V centre, const Axes& axes, V half) const {
+    double u0 = kEverywhere, u1 = -kEverywhere, v0 = kEverywhere, v1 = -kEverywhere;
+    for (int i = 0; i < 8; ++i) {
+      const V c = centre + axes.out_of({i & 1 ? half.x : -half.x, i & 2 ? half.y : -half.y,
+                                        i & 4 ? half.z : -half.z});
+      const double depth = -c.z;
+      if (depth < 0.5 * frame->near) return kWholeScreen;
+      u0 = std::min(u0, c.x / depth);
+      u1 = std::max(u1, c.x / depth);
+      v0 = std::min(v0, c.y / depth);
+      v1 = std::max(v1, c.y / depth);
+    }
+    return box(u0, u1, v0, v1);
+  }
+};
+
+void bound(const Screen& screen, const Geom& geom, V centre, const Axes& axes, bool cull,
+           Shape* out) {
+  const V half{geom.extent[0], geom.extent[1], geom.extent[2]};
+  const V middle = centre + axes.out_of({geom.centre[0], geom.centre[1], geom.centre[2]});
+  const double radius = geom.type == kPlane     ? std::numeric_limits<double>::infinity()
+                        : geom.type == kSphere  ? half.x
+                        : geom.type == kCapsule ? half.z
+                                                : std::sqrt(dot(half, half));
+  put(middle, out->middle);
+  out->radius = static_cast<float>(radius);
+  ScreenBox *first = &out->ends[0], *last = &out->ends[1];
+  *first = *last = kWholeScreen;
+  if (!cull || geom.type == kPlane) return;
+  if (radius - middle.z < 0.5 * screen.frame->near) {
+    *first = *last = kNowhere;
+  } else if (geom.type == kSphere) {
+    *first = *last = screen.sphere(centre, radius);
+  } else if (geom.type == kCapsule) {
+    const V along = axes.z * geom.size[1];
+    *first = screen.sphere(centre - along, geom.size[0]);
+    *last = screen.sphere(centre + along, geom.size[0]);
+    // The hull holds only where both ends are in front of the camera.
+    if (first->left == -kEverywhere || last->left == -kEverywhere) *first = *last = kWholeScreen;
+  } else {
+    *first = *last = screen.corners(middle, axes, half);
+  }
+}
+
+// -- colours of what is lit alike all over -------------------------------------------------------
+
+void find_flat_colours(const Frame& frame, Shape* shape) {
+  const Geom& geom = *shape->geom;
+  float lit[3];
+  for (int c = 0; c < 3; ++c) lit[c] = (geom.emission + frame.global_ambient) * geom.albedo[c];
+  for (int l = 0; l < frame.lights; ++l) {
+    const FrameLight& light = frame.light[l];
+    const bool shines =
+        geom.specular > 0 && (light.light->specular[0] > 0 || light.light->specular[1] > 0 ||
+                              light.light->specular[2] > 0);
+    float facing = 0;
+    for (int i = 0; i < 3; ++i) facing += shape->axes[2][i] * light.towards[i];
+    if (!light.light->directional || light.casts || (shines && facing > 0)) return;
+    for (int c = 0; c < 3; ++c)
+      lit[c] += (light.light->ambient[c] + light.light->diffuse[c] * std::max(facing, 0.0f)) *
+                geom.albedo[c];
+  }
+  shape->is_flat = true;
+  for (int c = 0; c < 3; ++c) {
+    const float most = std::min(lit[c], 1.0f);
+    shape->flat[0][c] = std::floor(most * geom.first[c] * 255 + 0.5f);
+    shape->flat[1][c] = std::floor(most * geom.second[c] * 255 + 0.5f);
+  }
+}
+
+}  // namespace
+
+std::size_t frame_memory(const Scene& scene) {
+  const std::size_t bytes = scene.geoms.size() * sizeof(Shape) +
+                            scene.lights.size() * sizeof(FrameLight) +
+                            static_cast<std::size_t>(scene.nbody) * 10 * sizeof(double);
+  return (bytes + 63) / 64 * 64;
+}
+
+void make_frame(const Scene& scene, const View& view, const float* pose, void* memory, bool cull,
+                Frame* out) {
+  double* body_pose = static_cast<double*>(memory);
+  double* com = body_pose + 7 * scene.nbody;
+  out->shape = reinterpret_cast<Shape*>(com + 3 * scene.nbody);
+  out->light = reinterpret_cast<FrameLight*>(out->shape + scene.geoms.size());
+  for (int i = 0; i < 7 * scene.nbody; ++i) body_pose[i] = pose[i];
+  if (scene.needs_com) subtree_com(scene, body_pose, com);
+  const Bodies bodies{body_pose, com};
+
+  const Camera& camera = scene.cameras[view.camera];
+  const Placed eye = place(camera, bodies);
+  out->width = view.width;
+  out->height = view.height;
+  out->near = view.near;
+  out->far = view.far;
+  out->scale = static_cast<float>(2 * std::tan(camera.fovy * M_PI / 360) / view.height);
+  out->shift_x = 0.5f - 0.5f * static_cast<float>(view.width);
+  out->shift_y = 0.5f - 0.5f * static_cast<float>(view.height);
+  for (int c = 0; c < 3; ++c) out->background[c] = std::floor(scene.background[c] * 255 + 0.5f);
+
+  out->global_ambient = scene.global_ambient;
+  out->lights = static_cast<int>(scene.lights.size());
+  for (int l = 0; l < out->lights; ++l) {
+    const Light& light = scene.lights[l];
+    FrameLight& placed = out->light[l];
+    placed.light = &light;
+    placed.casts = view.shadows && light.castshadow;
+    if (light.headlight) {
+      put({0, 0, 0}, placed.pos);
+      put({0, 0, 1}, placed.towards);
+      continue;
+    }
+    const V pos = mounted_position(light.mount, bodies);
+    put(eye.axes.into(pos - eye.pos), placed.pos);
+    const V along = unit(direction(light, pos, bodies), {0, 0, -1});
+    put(eye.axes.into(along * -1), placed.towards);
+  }
+
+  const Screen screen{out};
+  out->planes = out->shapes = 0;
+  for (const Geom& geom : scene.geoms) {
+    const Axes body = bodies.axes(geom.body);
+    const V pos = bodies.pos(geom.body) + body.out_of(vector(geom.pos)) - eye.pos;
+    const Axes world = body * turned(geom.quat);
+    const Axes axes{eye.axes.into(world.x), eye.axes.into(world.y), eye.axes.into(world.z)};
+    const V centre = eye.axes.into(pos);
+    const V origin = axes.into(centre * -1);
+
+    Shape& shape = out->shape[out->shapes];
+    shape.geom = &geom;
+    put(centre, shape.centre);
+    put(axes.x, shape.axes[0]);
+    put(axes.y, shape.axes[1]);
+    put(axes.z, shape.axes[2]);
+    put(origin, shape.origin);
+    shape.is_flat = false;
+    if (geom.type == kPlane) {
+      // Seen from its front only.
+      if (!(origin.z > 0)) continue;
+      find_flat_colours(*out, &shape);
+    }
+    // What cannot be seen may still throw a shadow.
+    bound(screen, geom, centre, axes, cull, &shape);
+    ++out->shapes;
+    out->planes += geom.type == kPlane;
+  }
+}
+
+}  // namespace sdpg::render

@@ -1,0 +1,55 @@
+// One view of one environment, ready to be drawn: everything moved into the camera's frame (x to
+// the right, y up, looking along -z) and bounded on the screen. A pixel's ray starts at 0 and runs
+// along (u, v, -1), so that its parameter is the depth.
+#pragma once
+
+#include "render/scene.h"
+
+namespace sdpg::render {
+
+// In pixels; a pixel's centre is at its number.
+struct ScreenBox {
+  float left, right, top, bottom;
+};
+
+struct Shape {
+  const Geom* geom;
+  float centre[3];   // m
+  float axes[3][3];  // of the geom's frame
+  float origin[3];   // the camera's place in the geom's frame, m
+  // A sphere around it: centre and radius in m, infinite for a plane.
+  float middle[3], radius;
+  // The picture of it lies in the hull of two boxes: those of a capsule's ends, else the same
+  // twice.
+  ScreenBox ends[2];
+  // Where all lights are alike on the whole of a plane: its two colours, 0 to 255, whole numbers.
+  bool is_flat;
+  float flat[2][3];
+};
+
+struct FrameLight {
+  const Light* light;
+  float pos[3];      // m
+  float towards[3];  // against the light's direction, length 1
+  bool casts;        // shadows are asked for
+};
+
+struct Frame {
+  // Of pixel (x, y): u = (x + shift_x) * scale, v = (y + shift_y) * -scale.
+  float scale, shift_x, shift_y;
+  int width, height;
+  float near, far;
+  int planes, shapes;  // visible ones; planes come first
+  Shape* shape;        // [number of geoms]
+  int lights;
+  FrameLight* light;     // [number of lights]
+  float background[3];   // 0 to 255, whole numbers
+  float global_ambient;  // shines everywhere
+};
+
+// Bytes of memory make_frame() needs for its arrays, a multiple of 64.
+std::size_t frame_memory(const Scene&);
+// `memory` is aligned to 64 bytes. With `cull` false every geom keeps the whole screen: for tests.
+void make_frame(const Scene&, const View&, const float* pose, void* memory, bool cull, Frame* out);
+
+}  // namespace sdpg::render

@@ -1,0 +1,618 @@
+// Draws a frame with `P::lanes` pixels at once. renderer_<isa>.cc includes this once, with SDPG_ISA
+// set and the flags of its instruction set; a thread of CUDA would be one lane.
+//
+// A pack covers a tile of the picture (4 x 4 pixels of 16 lanes), because shapes are compact: tiles
+// that touch one are fewer than strips. Three passes:
+//   ground  every tile: nearest plane, else the background;
+//   shapes  one after another, those tiles that its bound on the screen touches: nearer hits;
+//   colour  every tile: the shapes seen in it are lit, and the tile is written out.
+// Between them a pixel's depth and the number of its shape lie tile after tile in scratch memory.
+//
+// A lane's numbers never depend on its neighbours, and products and sums are rounded one by one
+// (-ffp-contract=off): all instruction sets draw the same bits.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "batch/philox.h"
+#include "core/simd.h"
+#include "core/spatial.h"
+#include "render/frame.h"
+
+namespace sdpg::render {
+SDPG_ISA_BEGIN
+
+using core::abs;
+using core::copysign;
+using core::floor;
+using core::max;
+using core::min;
+using core::Pack;
+using core::select;
+using core::sqrt;
+using core::Vec3;
+
+template <class P>
+struct Tiles {
+  static constexpr int width = P::lanes < 4 ? P::lanes : 4;
+  static constexpr int height = P::lanes / width;
+};
+
+// Where each pass finds its memory.
+template <class P>
+struct Canvas {
+  Frame frame;
+  int columns, rows;  // tiles
+  float* depth;       // [rows][columns][lanes]
+  float* number;      // index into frame.shape, or -1
+  P lane_x, lane_y;   // place of each lane in its tile
+};
+
+template <class P>
+SDPG_INLINE Vec3<P> all_lanes(const float* v) {
+  return {P(v[0]), P(v[1]), P(v[2])};
+}
+template <class P>
+SDPG_INLINE P dot(const float* a, const Vec3<P>& b) {
+  return b.x * a[0] + b.y * a[1] + b.z * a[2];
+}
+
+// The rays (u, v, -1) of a tile.
+template <class P>
+struct Rays {
+  P u, v;
+  // Along one axis of a geom's frame.
+  SDPG_INLINE P along(const float* axis) const { return u * axis[0] + v * axis[1] - P(axis[2]); }
+  SDPG_INLINE Vec3<P> local(const Shape& s) const {
+    return {along(s.axes[0]), along(s.axes[1]), along(s.axes[2])};
+  }
+};
+template <class P>
+SDPG_INLINE Rays<P> rays_of(const Canvas<P>& c, int column, int row) {
+  const Frame& f = c.frame;
+  const P x = c.lane_x + P(static_cast<float>(column * Tiles<P>::width) + f.shift_x);
+  const P y = c.lane_y + P(static_cast<float>(row * Tiles<P>::height) + f.shift_y);
+  return {x * f.scale, y * -f.scale};
+}
+
+// -- intersections
+// --------------------------------------------------------------------------------- Each takes a
+// ray from `o` along `d` in the geom's frame and returns the parameter at which it enters the shape
+// from outside, or no_hit(). Surfaces are seen from outside only, as MuJoCo culls the faces behind.
+// Roots are taken from the point nearest to the centre, where nothing cancels.
+
+inline constexpr float kNoHit = -1.0f;
+
+template <class P>
+SDPG_INLINE P hit_plane(const Vec3<P>& o, const Vec3<P>& d, const float* size) {
+  const P t = -o.z / d.z;
+  auto hit = d.z < 0.0f;
+  if (size[0] > 0) hit = hit & (abs(o.x + t * d.x) <= size[0]);
+  if (size[1] > 0) hit = hit & (abs(o.y + t * d.y) <= size[1]);
+  return select(hit, t, kNoHit);
+}
+
+template <class P>
+SDPG_INLINE P hit_sphere(const Vec3<P>& o, const Vec3<P>& d, float radius) {
+  const P inverse = 1.0f / dot(d, d);
+  const P nearest = -dot(o, d) * inverse;
+  const Vec3<P> q{o.x + nearest * d.x, o.y + nearest * d.y, o.z + nearest * d.z};
+  const P rest = radius * radius - dot(q, q);
+  return select(rest >= 0.0f, nearest - sqrt(max(rest, 0.0f) * inverse), kNoHit);
+}
+
+// A ray along the axis of a cylinder: its parameter runs to infinity, and must not be NaN.
+inline constexpr float kSmallest = 1e-20f;
+
+// Where rays enter and leave the infinite cylinder about z; `rest` is below 0 where they miss it.
+template <class P>
+struct Round {
+  P in, out, rest;
+};
+template <class P>
+SDPG_INLINE Round<P> through_round(const Vec3<P>& o, const Vec3<P>& d, float radius) {
+  const P inverse = 1.0f / max(d.x * d.x + d.y * d.y, kSmallest);
+  const P nearest = -(o.x * d.x + o.y * d.y) * inverse;
+  const P x = o.x + nearest * d.x, y = o.y + nearest * d.y;
+  const P rest = radius * radius - (x * x + y * y);
+  const P half = sqrt(max(rest, 0.0f) * inverse);
+  return {nearest - half, nearest + half, rest};
+}
+
+template <class P>
+SDPG_INLINE P hit_capsule(const Vec3<P>& o, const Vec3<P>& d, const float* size) {
+  const Round<P> side = through_round(o, d, size[0]);
+  const P z = o.z + side.in * d.z;
+  const auto touched = side.rest >= 0.0f;
+  const auto on_side = abs(z) <= size[1];
+  P t = select(touched & on_side, side.in, kNoHit);
+  const auto capped = touched & (!on_side);
+  if (core::any(capped)) {
+    // Past an end of the cylinder's side the ray can only enter through the cap of that end.
+    const Vec3<P> from_cap{o.x, o.y, o.z - copysign(P(size[1]), z)};
+    t = select(capped, hit_sphere(from_cap, d, size[0]), t);
+  }
+  return t;
+}
+
+// Between two planes that are `half` from the middle.
+template <class P>
+SDPG_INLINE void through_slab(P o, P d, float half, P* in, P* out) {
+  // Parallel rays: a tiny slope keeps 0 / 0 away.
+  const P inverse = 1.0f / copysign(max(abs(d), kSmallest), d);
+  const P a = (-half - o) * inverse, b = (half - o) * inverse;
+  *in = min(a, b);
+  *out = max(a, b);
+}
+
+template <class P>
+SDPG_INLINE P hit_cylinder(const Vec3<P>& o, const Vec3<P>& d, const float* size) {
+  const Round<P> side = through_round(o, d, size[0]);
+  P in, out;
+  through_slab(o.z, d.z, size[1], &in, &out);
+  in = max(in, side.in);
+  out = min(out, side.out);
+  return select((side.rest >= 0.0f) & (in <= out), in, kNoHit);
+}
+
+template <class P>
+SDPG_INLINE P hit_box(const Vec3<P>& o, const Vec3<P>& d, const float* half) {
+  P in, out, in_y, out_y, in_z, out_z;
+  through_slab(o.x, d.x, half[0], &in, &out);
+  through_slab(o.y, d.y, half[1], &in_y, &out_y);
+  through_slab(o.z, d.z, half[2], &in_z, &out_z);
+  in = max(max(in, in_y), in_z);
+  out = min(min(out, out_y), out_z);
+  return select(in <= out, in, kNoHit);
+}
+
+template <class P>
+SDPG_INLINE P hit_ellipsoid(const Vec3<P>& o, const Vec3<P>& d, const float* size) {
+  const float x = 1 / size[0], y = 1 / size[1], z = 1 / size[2];
+  return hit_sphere(Vec3<P>{o.x * x, o.y * y, o.z * z}, Vec3<P>{d.x * x, d.y * y, d.z * z}, 1.0f);
+}
+
+template <ShapeType type, class P>
+SDPG_INLINE P hit(const Shape& shape, const Vec3<P>& o, const Vec3<P>& d) {
+  const float* size = shape.geom->size;
+  if constexpr (type == kPlane) return hit_plane(o, d, size);
+  if constexpr (type == kSphere) return hit_sphere(o, d, size[0]);
+  if constexpr (type == kCapsule) return hit_capsule(o, d, size);
+  if constexpr (type == kCylinder) return hit_cylinder(o, d, size);
+  if constexpr (type == kEllipsoid) return hit_ellipsoid(o, d, size);
+  if constexpr (type == kBox) return hit_box(o, d, size);
+}
+
+// Calls `work` with the shape's type as a constant.
+template <class Work>
+SDPG_INLINE void with_type(ShapeType type, const Work& work) {
+  switch (type) {
+    case kPlane:
+      return work.template operator()<kPlane>();
+    case kSphere:
+      return work.template operator()<kSphere>();
+    case kCapsule:
+      return work.template operator()<kCapsule>();
+    case kEllipsoid:
+      return work.template operator()<kEllipsoid>();
+    case kCylinder:
+      return work.template operator()<kCylinder>();
+    case kBox:
+      return work.template operator()<kBox>();
+    default:
+      __builtin_unreachable();
+  }
+}
+
+// -- ground and shapes
+// -------------------------------------------------------------------------------
+
+template <class P>
+void draw_ground(const Canvas<P>& c) {
+  const Frame& f = c.frame;
+  for (int row = 0; row < c.rows; ++row) {
+    for (int column = 0; column < c.columns; ++column) {
+      const Rays<P> rays = rays_of(c, column, row);
+      P depth = P(f.far), number = P(-1.0f);
+      for (int i = 0; i < f.planes; ++i) {
+        const Shape& s = f.shape[i];
+        const P t = hit<kPlane>(s, all_lanes<P>(s.origin), rays.local(s));
+        const auto nearer = (t >= f.near) & (t < depth);
+        depth = select(nearer, t, depth);
+        number = select(nearer, P(static_cast<float>(i)), number);
+      }
+      const int at = (row * c.columns + column) * P::lanes;
+      core::store(c.depth + at, depth);
+      core::store(c.number + at, number);
+    }
+  }
+}
+
+// The first and past the last of `tiles` tiles that pixels from `low` to `high` touch.
+SDPG_INLINE void tile_range(float low, float high, int size, int tiles, int* first, int* end) {
+  // Kept inside before becoming integers: a bound may be far outside.
+  const float most = static_cast<float>(tiles * size);
+  const int from = static_cast<int>(std::ceil(std::clamp(low, 0.0f, most)));
+  const int to = static_cast<int>(std::floor(std::clamp(high, -1.0f, most)));
+  *first = from / size;
+  *end = to < 0 ? 0 : std::min(to / size + 1, tiles);
+}
+
+// The part of a bound that lies between two rows of pixels. The hull of two boxes is the union of
+// all boxes between them; those that reach the rows are an interval, and the outermost of them are
+// its ends.
+SDPG_INLINE void span(const ScreenBox& a, const ScreenBox& b, float top, float bottom, float* left,
+                      float* right) {
+  // Fractions of the way from a to b: the box's top must be at most `bottom`, its bottom at least
+  // `top`.
+  float low = 0, high = 1;
+  const auto at_most = [&](float from, float to, float limit) {  // from + x (to - from) <= limit
+    const float slope = to - from;
+    if (std::abs(slope) < 1e-3f) return;  // keeps more than it must
+    const float x = (limit - from) / slope;
+    if (slope > 0)
+      high = std::min(high, x);
+    else
+      low = std::max(low, x);
+  };
+  at_most(a.top, b.top, bottom);
+  at_most(-a.bottom, -b.bottom, -top);
+  low = std::min(low, 1.0f);
+  high = std::max(high, 0.0f);
+  const auto between = [](float from, float to, float x) { return from + x * (to - from); };
+  *left = std::min(between(a.left, b.left, low), between(a.left, b.left, high));
+  *right = std::max(between(a.right, b.right, low), between(a.right, b.right, high));
+}
+
+template <ShapeType type, class P>
+void draw_shape(const Canvas<P>& c, int index) {
+  constexpr int tile_width = Tiles<P>::width, tile_height = Tiles<P>::height;
+  const Frame& f = c.frame;
+  const Shape& s = f.shape[index];
+  const ScreenBox &a = s.ends[0], &b = s.ends[1];
+  const P own = P(static_cast<float>(index));
+  const Vec3<P> origin = all_lanes<P>(s.origin);
+  int first_row, end_row;
+  tile_range(std::min(a.top, b.top), std::max(a.bottom, b.bottom), tile_height, c.rows, &first_row,
+             &end_row);
+  for (int row = first_row; row < end_row; ++row) {
+    float left, right;
+    span(a, b, static_cast<float>(row * tile_height),
+         static_cast<float>(row * tile_height + tile_height - 1), &left, &right);
+    int first, end;
+    tile_range(left, right, tile_width, c.columns, &first, &end);
+    for (int column = first; column < end; ++column) {
+      const int at = (row * c.columns + column) * P::lanes;
+      const P depth = core::load<P>(c.depth + at);
+      const P t = hit<type>(s, origin, rays_of(c, column, row).local(s));
+      const auto nearer = (t >= f.near) & (t < depth);
+      core::store(c.depth + at, select(nearer, t, depth));
+      core::store(c.number + at, select(nearer, own, core::load<P>(c.number + at)));
+    }
+  }
+}
+
+// -- colour
+// ------------------------------------------------------------------------------------------
+
+template <class P>
+struct Colour {
+  P red, green, blue;
+};
+
+// Outward normal of length 1, in the camera's frame, at the point p; `local` is the point in the
+// geom's frame.
+template <ShapeType type, class P>
+SDPG_INLINE Vec3<P> normal(const Shape& s, const Vec3<P>& p, const Vec3<P>& local) {
+  const float* size = s.geom->size;
+  const auto turned = [&](const Vec3<P>& n) {
+    return Vec3<P>{n.x * s.axes[0][0] + n.y * s.axes[1][0] + n.z * s.axes[2][0],
+                   n.x * s.axes[0][1] + n.y * s.axes[1][1] + n.z * s.axes[2][1],
+                   n.x * s.axes[0][2] + n.y * s.axes[1][2] + n.z * s.axes[2][2]};
+  };
+  if constexpr (type == kPlane) {
+    return all_lanes<P>(s.axes[2]);
+  } else if constexpr (type == kSphere) {
+    const float inverse = 1 / size[0];
+    return {(p.x - P(s.centre[0])) * inverse, (p.y - P(s.centre[1])) * inverse,
+            (p.z - P(s.centre[2])) * inverse};
+  } else if constexpr (type == kCapsule) {
+    // From the nearest point of the axis.
+    const float inverse = 1 / size[0];
+    const P along = max(min(local.z, size[1]), -size[1]);
+    return {(p.x - P(s.centre[0]) - along * s.axes[2][0]) * inverse,
+            (p.y - P(s.centre[1]) - along * s.axes[2][1]) * inverse,
+            (p.z - P(s.centre[2]) - along * s.axes[2][2]) * inverse};
+  } else if constexpr (type == kCylinder) {
+    // The cap where the point is nearer to its plane than to the side.
+    const P square = local.x * local.x + local.y * local.y;
+    const P inverse = 1.0f / sqrt(max(square, kSmallest));
+    const auto cap = abs(local.z) - size[1] >= square * inverse - size[0];
+    const P zero = P(0.0f);
+    return turned({select(cap, zero, local.x * inverse), select(cap, zero, local.y * inverse),
+                   select(cap, copysign(P(1.0f), local.z), zero)});
+  } else if constexpr (type == kEllipsoid) {
+    const Vec3<P> n{local.x * (1 / (size[0] * size[0])), local.y * (1 / (size[1] * size[1])),
+                    local.z * (1 / (size[2] * size[2]))};
+    return turned(n * (1.0f / sqrt(max(dot(n, n), kSmallest))));
+  } else {  // box: the face whose plane is nearest
+    const P x = abs(local.x) - size[0], y = abs(local.y) - size[1], z = abs(local.z) - size[2];
+    const auto on_x = (x >= y) & (x >= z);
+    const auto on_y = (!on_x) & (y >= z);
+    const P zero = P(0.0f), one = P(1.0f);
+    return turned({select(on_x, copysign(one, local.x), zero),
+                   select(on_y, copysign(one, local.y), zero),
+                   select(on_x | on_y, zero, copysign(one, local.z))});
+  }
+}
+
+// x to a power, 0 for x <= 0; exponents are at least 0.
+template <class P>
+SDPG_INLINE P power(P x, float exponent) {
+  if (exponent == 0) return select(x > 0.0f, P(1.0f), 0.0f);
+  return core::keep(x > 0.0f, core::exp(core::log(max(x, 1e-30f)) * exponent));
+}
+
+// OpenGL's lighting of fixed function, as MuJoCo sets it up, at every pixel instead of every
+// vertex.
+template <class P>
+SDPG_INLINE Colour<P> light_up(const Canvas<P>& c, const Shape& s, const Vec3<P>& p,
+                               const Vec3<P>& n) {
+  const Frame& f = c.frame;
+  const Geom& g = *s.geom;
+  P lit[3], shine[3];
+  for (int i = 0; i < 3; ++i) {
+    lit[i] = P(g.emission + f.global_ambient);
+    shine[i] = P(0.0f);
+  }
+  for (int l = 0; l < f.lights; ++l) {
+    const FrameLight& placed = f.light[l];
+    const Light& light = *placed.light;
+    Vec3<P> towards = all_lanes<P>(placed.towards);
+    P strength = P(1.0f);
+    if (!light.directional) {
+      const Vec3<P> to = all_lanes<P>(placed.pos) - p;
+      const P square = max(dot(to, to), kSmallest);
+      const P length = sqrt(square);
+      towards = to * (1.0f / length);
+      strength = 1.0f / (P(light.attenuation[0]) + length * light.attenuation[1] +
+                         square * light.attenuation[2]);
+      if (light.cos_cutoff > -1) {
+        const P inside = dot(placed.towards, towards);
+        strength = core::keep(inside >= light.cos_cutoff, strength * power(inside, light.exponent));
+      }
+    }
+    const P facing = max(dot(n, towards), 0.0f);
+    for (int i = 0; i < 3; ++i)
+      lit[i] += strength * (P(light.ambient[i]) + facing * light.diffuse[i]);
+    const float *specular = light.specular,
+                strongest = std::max({specular[0], specular[1], specular[2]});
+    if (g.specular > 0 && strongest > 0 && core::any(facing > 0.0f)) {
+      // Half way between the light and the eye.
+      const Vec3<P> eye = p * (-1.0f / sqrt(max(dot(p, p), kSmallest)));
+      const Vec3<P> sum = towards + eye;
+      const P cosine = dot(n, sum) / sqrt(max(dot(sum, sum), kSmallest));
+      const P bright = core::keep(facing > 0.0f, strength * power(cosine, g.exponent)) * g.specular;
+      for (int i = 0; i < 3; ++i) shine[i] += bright * specular[i];
+    }
+  }
+  const auto finish = [&](int i) { return min(lit[i] * g.albedo[i] + shine[i], 1.0f); };
+  return {finish(0), finish(1), finish(2)};
+}
+
+// Which of a checker's two colours: at (0+, 0+) the second, as MuJoCo lays its texture.
+template <class P>
+SDPG_INLINE typename P::Bool on_first(const Geom& g, P x, P y) {
+  const P sum = floor(x * g.squares[0]) + floor(y * g.squares[1]);
+  const P half = sum * 0.5f;
+  return floor(half) != half;
+}
+
+// What is left to write as a byte: 0 to 255, to be cut to an integer.
+template <class P>
+SDPG_INLINE P to_byte(P x) {
+  return x * 255.0f + P(0.5f);
+}
+
+template <ShapeType type, class P>
+SDPG_INLINE Colour<P> colour(const Canvas<P>& c, const Shape& s, const Rays<P>& rays, P t) {
+  const Geom& g = *s.geom;
+  const auto local_x = [&] { return t * rays.along(s.axes[0]) + P(s.origin[0]); };
+  const auto local_y = [&] { return t * rays.along(s.axes[1]) + P(s.origin[1]); };
+  if (type == kPlane && s.is_flat) {
+    if (!g.checker) return {P(s.flat[0][0]), P(s.flat[0][1]), P(s.flat[0][2])};
+    const auto first = on_first(g, local_x(), local_y());
+    return {select(first, P(s.flat[0][0]), P(s.flat[1][0])),
+            select(first, P(s.flat[0][1]), P(s.flat[1][1])),
+            select(first, P(s.flat[0][2]), P(s.flat[1][2]))};
+  }
+  const Vec3<P> p{rays.u * t, rays.v * t, -t};
+  const Vec3<P> local{local_x(), local_y(), t * rays.along(s.axes[2]) + P(s.origin[2])};
+  const Vec3<P> n = normal<type>(s, p, local);
+  Colour<P> lit = light_up(c, s, p, n);
+  if (g.checker) {
+    const auto first = on_first(g, local.x, local.y);
+    lit.red = lit.red * select(first, P(g.first[0]), P(g.second[0]));
+    lit.green = lit.green * select(first, P(g.first[1]), P(g.second[1]));
+    lit.blue = lit.blue * select(first, P(g.first[2]), P(g.second[2]));
+  }
+  return {to_byte(lit.red), to_byte(lit.green), to_byte(lit.blue)};
+}
+
+template <class P>
+SDPG_INLINE Colour<P> colour_of_tile(const Canvas<P>& c, const Rays<P>& rays, const float* depth,
+                                     const float* number) {
+  const P t = core::load<P>(depth), numbers = core::load<P>(number);
+  Colour<P> out{P(c.frame.background[0]), P(c.frame.background[1]), P(c.frame.background[2])};
+  // Every shape that some lane shows, in turn.
+  for (auto rest = core::bits(numbers >= 0.0f); rest != 0;) {
+    const float chosen = number[__builtin_ctz(rest)];
+    const Shape& s = c.frame.shape[static_cast<int>(chosen)];
+    const auto own = numbers == chosen;
+    with_type(s.geom->type, [&]<ShapeType type>() {
+      const Colour<P> own_colour = colour<type>(c, s, rays, t);
+      out = {select(own, own_colour.red, out.red), select(own, own_colour.green, out.green),
+             select(own, own_colour.blue, out.blue)};
+    });
+    rest &= ~core::bits(own);
+  }
+  return out;
+}
+
+// -- pixels
+// ------------------------------------------------------------------------------------------
+
+// Writes the part of a tile that lies in the picture, a value for every lane.
+template <class P, class T>
+SDPG_INLINE void write_tile(const Canvas<P>& c, int column, int row, const T* values,
+                            unsigned char* plane) {
+  constexpr int tile_width = Tiles<P>::width, tile_height = Tiles<P>::height;
+  const int x = column * tile_width, y = row * tile_height;
+  const std::size_t line = sizeof(T) * static_cast<std::size_t>(c.frame.width);
+  unsigned char* to = plane + line * y + sizeof(T) * x;
+  if (x + tile_width <= c.frame.width && y + tile_height <= c.frame.height) {
+    for (int i = 0; i < tile_height; ++i)
+      std::memcpy(to + line * i, values + i * tile_width, sizeof(T) * tile_width);
+    return;
+  }
+  for (int i = 0; i < std::min(tile_height, c.frame.height - y); ++i)
+    std::memcpy(to + line * i, values + i * tile_width,
+                sizeof(T) * std::min(tile_width, c.frame.width - x));
+}
+
+template <int L>
+struct Bytes {
+  typedef unsigned char type __attribute__((vector_size(L)));
+};
+template <int L>
+SDPG_INLINE typename Bytes<L>::type as_bytes(typename core::Pack<float, L>::Integers x) {
+  return __builtin_convertvector(x, typename Bytes<L>::type);
+}
+template <class P>
+SDPG_INLINE void write_bytes(const Canvas<P>& c, int column, int row, P x, unsigned char* plane) {
+  unsigned char bytes[P::lanes];
+  if constexpr (P::lanes == 1) {
+    bytes[0] = static_cast<unsigned char>(x.v);
+  } else {
+    const auto packed = as_bytes<P::lanes>(__builtin_convertvector(x.v, typename P::Integers));
+    std::memcpy(bytes, &packed, sizeof bytes);
+  }
+  write_tile(c, column, row, bytes, plane);
+}
+
+template <class P>
+void draw_colour(const Canvas<P>& c, unsigned char* pixels) {
+  const std::size_t plane = static_cast<std::size_t>(c.frame.width) * c.frame.height;
+  for (int row = 0; row < c.rows; ++row) {
+    for (int column = 0; column < c.columns; ++column) {
+      const int at = (row * c.columns + column) * P::lanes;
+      const Colour<P> out = colour_of_tile(c, rays_of(c, column, row), c.depth + at, c.number + at);
+      write_bytes(c, column, row, out.red, pixels);
+      write_bytes(c, column, row, out.green, pixels + plane);
+      write_bytes(c, column, row, out.blue, pixels + 2 * plane);
+    }
+  }
+}
+
+template <class P>
+void write_depth(const Canvas<P>& c, unsigned char* pixels) {
+  for (int row = 0; row < c.rows; ++row)
+    for (int column = 0; column < c.columns; ++column)
+      write_tile(c, column, row, c.depth + (row * c.columns + column) * P::lanes, pixels);
+}
+
+template <class P>
+void write_segmentation(const Canvas<P>& c, unsigned char* pixels) {
+  for (int row = 0; row < c.rows; ++row) {
+    for (int column = 0; column < c.columns; ++column) {
+      const float* number = c.number + (row * c.columns + column) * P::lanes;
+      std::int32_t ids[P::lanes];
+      for (int i = 0; i < P::lanes; ++i)
+        ids[i] = number[i] < 0 ? -1 : c.frame.shape[static_cast<int>(number[i])].geom->id;
+      write_tile(c, column, row, ids, pixels);
+    }
+  }
+}
+
+// Uniform in [-amplitude, amplitude): value i mod 4 of block i / 4 for pixel i, then the clip.
+inline void add_noise(const Frame& f, const NoiseKey& key, float amplitude, unsigned char* pixels) {
+  const std::size_t count = static_cast<std::size_t>(f.width) * f.height;
+  std::uint32_t words[4];
+  for (std::size_t i = 0; i < count; ++i) {
+    if (i % 4 == 0) {
+      const std::uint32_t counter[4] = {static_cast<std::uint32_t>(i / 4) | batch::kDepthNoise,
+                                        key.environment, static_cast<std::uint32_t>(key.picture),
+                                        static_cast<std::uint32_t>(key.picture >> 32)};
+      batch::philox(counter, key.seed, words);
+    }
+    float depth;
+    std::memcpy(&depth, pixels + 4 * i, 4);
+    depth += (2 * batch::uniform(words[i % 4]) - 1) * amplitude;
+    depth = std::clamp(depth, f.near, f.far);
+    std::memcpy(pixels + 4 * i, &depth, 4);
+  }
+}
+
+// -- the table
+// ---------------------------------------------------------------------------------------
+
+template <class P>
+std::size_t tiles(const View& view) {
+  const auto up = [](int n, int size) { return static_cast<std::size_t>((n + size - 1) / size); };
+  return up(view.width, Tiles<P>::width) * up(view.height, Tiles<P>::height);
+}
+
+template <class P>
+std::size_t scratch_bytes(const Scene& scene, const View& view) {
+  const std::size_t numbers = tiles<P>(view) * P::lanes * sizeof(float);
+  return frame_memory(scene) + 2 * ((numbers + 63) / 64 * 64);
+}
+
+template <class P>
+void draw(const Scene& scene, const View& view, const float* pose, const NoiseKey& key,
+          void* pixels, void* scratch, bool cull) {
+  Canvas<P> c;
+  c.columns = (view.width + Tiles<P>::width - 1) / Tiles<P>::width;
+  c.rows = (view.height + Tiles<P>::height - 1) / Tiles<P>::height;
+  unsigned char* memory = static_cast<unsigned char*>(scratch);
+  c.depth = reinterpret_cast<float*>(memory + frame_memory(scene));
+  c.number = c.depth + (tiles<P>(view) * P::lanes + 15) / 16 * 16;
+  for (int i = 0; i < P::lanes; ++i) {
+    core::set_lane(c.lane_x, i, static_cast<float>(i % Tiles<P>::width));
+    core::set_lane(c.lane_y, i, static_cast<float>(i / Tiles<P>::width));
+  }
+  make_frame(scene, view, pose, memory, cull, &c.frame);
+  draw_ground(c);
+  for (int i = c.frame.planes; i < c.frame.shapes; ++i)
+    with_type(c.frame.shape[i].geom->type, [&]<ShapeType type>() { draw_shape<type>(c, i); });
+
+  unsigned char* out = static_cast<unsigned char*>(pixels);
+  switch (view.kind) {
+    case Kind::kRgb:
+      draw_colour(c, out);
+      break;
+    case Kind::kDepth:
+      write_depth(c, out);
+      if (view.depth_noise > 0) add_noise(c.frame, key, view.depth_noise, out);
+      break;
+    case Kind::kSegmentation:
+      write_segmentation(c, out);
+      break;
+  }
+}
+
+template <class P, bool cull>
+void table_draw(const Scene& scene, const View& view, const float* pose, const NoiseKey& key,
+                void* pixels, void* scratch) {
+  draw<P>(scene, view, pose, key, pixels, scratch, cull);
+}
+
+template <class P, bool cull = true>
+constexpr Renderer make_renderer(const char* isa) {
+  return {isa, P::lanes, scratch_bytes<P>, table_draw<P, cull>};
+}
+
+SDPG_ISA_END
+}  // namespace sdpg::render

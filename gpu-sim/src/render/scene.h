@@ -1,0 +1,102 @@
+// A model as the renderer keeps it: what is drawn, in what colour, under which lights, from which
+// cameras. make_scene() checks a message and fills this once; nothing changes afterwards.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "render/renderer.h"
+
+namespace sdpg::render {
+
+// mjtGeom's numbers of the shapes that can be drawn.
+enum ShapeType : std::int32_t {
+  kPlane = 0,
+  kHeightField = 1,
+  kSphere = 2,
+  kCapsule = 3,
+  kEllipsoid = 4,
+  kCylinder = 5,
+  kBox = 6,
+  kMesh = 7
+};
+
+// mjtCamLight.
+enum Mode : std::int32_t {
+  kFixed = 0,
+  kTrack = 1,
+  kTrackCom = 2,
+  kTargetBody = 3,
+  kTargetBodyCom = 4
+};
+
+// How a camera or a light hangs on a body.
+struct Mount {
+  Mode mode;
+  int body, target;  // target: body looked at, or -1
+  double pos[3];     // m, in the body's frame
+  // Position in the world at qpos0 relative to the body, and to the centre of mass of its subtree.
+  double pos0[3], poscom0[3];
+};
+
+struct Camera {
+  std::string name;
+  Mount mount;
+  double quat[4];  // in the body's frame
+  double mat0[9];  // in the world at qpos0
+  double fovy;     // degrees
+};
+
+struct Light {
+  Mount mount;
+  bool headlight;  // along the camera's axis, whatever the mount says
+  bool directional, castshadow;
+  double dir[3], dir0[3];  // in the body's frame; in the world at qpos0
+  float ambient[3], diffuse[3], specular[3];
+  float attenuation[3];
+  float cos_cutoff;  // -2 where there is no cone
+  float exponent;
+};
+
+// Triangles under a hierarchy of boxes; see mesh.cc.
+struct Mesh;
+
+struct Geom {
+  int id;  // in the model
+  ShapeType type;
+  int body;
+  double pos[3], quat[4];  // in the body's frame
+  float size[3];           // m; mjModel.geom_size
+  // Half extents of the box around the shape in its frame; a mesh is centred on `centre`.
+  float extent[3], centre[3];
+  const Mesh* mesh;  // of a mesh or a height field, else null
+  // Light reflected is albedo times what arrives, plus the highlight, at most 1; that times the
+  // texture's colour. A flat geom has its colour in `albedo` and 1 in the texture.
+  float albedo[3];
+  bool checker;
+  float first[3], second[3];  // colours of the squares
+  float squares[2];           // per m of the geom's frame, x and y
+  float emission, specular, exponent;
+};
+
+struct Scene {
+  int nbody = 0;
+  // Mass and centre of mass in the body's frame, what each body hangs on, and the mass of it and
+  // all that hangs on it; for the centres of mass of subtrees.
+  std::vector<int> parent;
+  std::vector<double> mass, ipos, subtree_mass;
+  bool needs_com = false;
+  std::vector<Geom> geoms;  // drawn ones, planes first
+  std::vector<Camera> cameras;
+  std::vector<Light> lights;
+  float background[3] = {0, 0, 0};
+  float global_ambient = 0;
+  bool has_meshes = false;
+  std::vector<std::shared_ptr<const Mesh>> meshes;
+};
+
+// Centre of mass of the subtree under every body, [nbody*3] m, from the poses of all bodies.
+void subtree_com(const Scene&, const double* pose, double* out);
+
+}  // namespace sdpg::render
