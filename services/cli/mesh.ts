@@ -1,5 +1,5 @@
-// The services of one machine: telemetry (one per SDPG_HOME, shared by all commands), gpu-sim and
-// learner (a pair per training, or the pair that `sdpg up` left running).
+// The services of one machine: telemetry (one per SDPG_HOME, shared by all commands), gpu-sim,
+// evaluation and learner (three per training, or the three that `sdpg up` left running).
 //
 // Telemetry lives as long as anyone needs it. Its stdin is a FIFO that every user keeps open for
 // writing, so the kernel tells it when the last one is gone, however that one ended; and every user
@@ -35,7 +35,7 @@ import { sweep } from "./sweep.ts";
 export const gpuSimBinary = join(checkoutDirectory, "build/gpu-sim/gpu-sim");
 
 /** What a service has to end in after it was asked to: a learner writes a checkpoint first. */
-const graceMs = { learner: 60_000, "gpu-sim": 5_000, telemetry: 15_000 };
+const graceMs = { learner: 60_000, evaluation: 5_000, "gpu-sim": 5_000, telemetry: 15_000 };
 
 export interface DeadService {
   service: string;
@@ -164,7 +164,7 @@ export interface MeshOptions {
   progress?: (line: string) => void;
   /** Leaves the services running after this process ends (`sdpg up`). */
   keep?: boolean;
-  /** Starts gpu-sim and learner even where `sdpg up` left some running. */
+  /** Starts them even where `sdpg up` left some running. */
   ownServices?: boolean;
 }
 
@@ -175,7 +175,7 @@ export interface Mesh {
   learner: Client<typeof LearnerService>;
   /** Aborts once the services are wanted to end. */
   closing: AbortSignal;
-  /** Whether gpu-sim and learner belong to this process. */
+  /** Whether all but telemetry belong to this process. */
   owned: boolean;
   /** Settles when a service ends that was not asked to. */
   dead: Promise<DeadService>;
@@ -191,7 +191,7 @@ export interface Mesh {
 
 /**
  * Services for a training or an evaluation: those that `sdpg up` left running when their learner is
- * free, else an own gpu-sim and learner on free ports of the loopback.
+ * free, else own ones on free ports of the loopback.
  */
 export async function openMesh(options: MeshOptions): Promise<Mesh> {
   const { home, progress = () => {} } = options;
@@ -215,7 +215,7 @@ async function start(options: MeshOptions, progress: (line: string) => void): Pr
   } catch {
     throw new CliError(`Cannot find ${gpuSimBinary}: ./sdpg builds it; start through ./sdpg`);
   }
-  progress("starting telemetry, gpu-sim and learner");
+  progress("starting telemetry, gpu-sim, evaluation and learner");
   const logs = join(home, "logs");
   Deno.mkdirSync(logs, { recursive: true, mode: 0o700 });
   const stdin = keep ? "none" : "pipe";
@@ -246,36 +246,50 @@ async function start(options: MeshOptions, progress: (line: string) => void): Pr
       log: join(logs, `gpu-sim-${tag}.log`),
       stdin: keep ? "none" : { fifo: simulationFifo, held: await makeFifo(simulationFifo) },
     });
-    const [lease, simulation] = await Promise.allSettled([telemetryStarts, simulationStarts]);
-    if (lease.status === "fulfilled") telemetry = lease.value;
-    if (simulation.status === "fulfilled") started.push(simulation.value);
-    if (lease.status === "rejected") throw lease.reason;
-    if (simulation.status === "rejected") throw simulation.reason;
-    await waitUntilServing(simulation.value.address);
-    started.push(
-      await startService({
-        service: "learner",
+    const evaluationStarts = simulationStarts.then(({ address }) =>
+      startService({
+        service: "evaluation",
         command: Deno.execPath(),
-        args: denoService("learner", home, [
-          "--simulation",
-          simulation.value.address,
-          "--telemetry",
-          lease.value.url,
-          "--threads",
-          String(threads),
+        // One thread: training goes on meanwhile.
+        args: denoService("evaluation", home, [
+          ...["--simulation", address, "--threads", "1"],
           ...stayWithUs,
         ]),
-        env: { OPENBLAS_NUM_THREADS: String(threads), OMP_NUM_THREADS: String(threads) },
-        log: join(logs, `learner-${tag}.log`),
+        env: { OPENBLAS_NUM_THREADS: "1", OMP_NUM_THREADS: "1" },
+        log: join(logs, `evaluation-${tag}.log`),
         stdin,
-        // It also has rows to send then, so it holds telemetry too.
-        holds: {
-          lock: leaseLock(home),
-          fifos: [leaseFifo(home)].concat(keep ? [] : [simulationFifo]),
-        },
-      }),
+      })
     );
-    const learner = started[1];
+    const starts = [telemetryStarts, simulationStarts, evaluationStarts] as const;
+    const [lease, simulation, evaluation] = await Promise.allSettled(starts);
+    if (lease.status === "fulfilled") telemetry = lease.value;
+    for (const each of [simulation, evaluation]) {
+      if (each.status === "fulfilled") started.push(each.value);
+    }
+    if (lease.status === "rejected") throw lease.reason;
+    if (simulation.status === "rejected") throw simulation.reason;
+    if (evaluation.status === "rejected") throw evaluation.reason;
+    await waitUntilServing(simulation.value.address);
+    const learner = await startService({
+      service: "learner",
+      command: Deno.execPath(),
+      args: denoService("learner", home, [
+        ...["--simulation", simulation.value.address],
+        ...["--evaluation", evaluation.value.address],
+        ...["--telemetry", lease.value.url],
+        ...["--threads", String(threads)],
+        ...stayWithUs,
+      ]),
+      env: { OPENBLAS_NUM_THREADS: String(threads), OMP_NUM_THREADS: String(threads) },
+      log: join(logs, `learner-${tag}.log`),
+      stdin,
+      // It also has rows to send then, so it holds telemetry too.
+      holds: {
+        lock: leaseLock(home),
+        fifos: [leaseFifo(home)].concat(keep ? [] : [simulationFifo]),
+      },
+    });
+    started.push(learner);
     if (!keep) await Deno.remove(simulationFifo); // open where it is needed; the name is not
     await waitUntilServing(learner.address);
     if (keep) await register(home, ...started);
@@ -314,8 +328,9 @@ async function start(options: MeshOptions, progress: (line: string) => void): Pr
 async function attach(home: string): Promise<Mesh | undefined> {
   const entries = readServices(home);
   const simulation = entries.find(({ service }) => service === "gpu-sim");
+  const evaluation = entries.find(({ service }) => service === "evaluation");
   const learner = entries.find(({ service }) => service === "learner");
-  if (!simulation || !learner) return undefined;
+  if (!simulation || !evaluation || !learner) return undefined;
   const telemetry = await leaseTelemetry(home);
   const closing = new AbortController();
   try {
@@ -326,7 +341,7 @@ async function attach(home: string): Promise<Mesh | undefined> {
       `The learner that ./sdpg up started (pid ${learner.pid}) does not answer at ${learner.address}: run ./sdpg down, then again`,
     );
   }
-  const services = [telemetry.entry, simulation, learner];
+  const services = [telemetry.entry, simulation, evaluation, learner];
   return {
     telemetry,
     services,
@@ -369,6 +384,12 @@ export async function restartTelemetry(mesh: Mesh, home: string): Promise<void> 
     mesh.telemetry.entry = entry;
     mesh.services = [entry, ...mesh.services.slice(1)];
   });
+  mesh.dead = firstDeath(mesh.services, mesh.closing);
+}
+
+/** Goes on without a service that has ended. */
+export function doWithout(mesh: Mesh, gone: string): void {
+  mesh.services = mesh.services.filter(({ service }) => service !== gone);
   mesh.dead = firstDeath(mesh.services, mesh.closing);
 }
 
@@ -446,7 +467,7 @@ export async function up(options: Omit<MeshOptions, "keep">): Promise<ServiceEnt
 
 /** Stops what `up` started, in reverse order, and returns it. */
 export async function down(home: string): Promise<ServiceEntry[]> {
-  const order = ["learner", "gpu-sim", "telemetry"];
+  const order = ["learner", "evaluation", "gpu-sim", "telemetry"];
   const stopped: ServiceEntry[] = [];
   const running = readServices(home);
   for (const name of order) {

@@ -5,7 +5,14 @@ import { Code, RpcError } from "@sdpg/common/rpc.ts";
 import { UsageError } from "@sdpg/common/service.ts";
 import { runDirectory } from "@sdpg/common/home.ts";
 import type { Done, WatchRunResponse } from "@proto/sdpg/learner/v1/learner_pb.ts";
-import { type DeadService, describeDeath, type Mesh, openMesh, restartTelemetry } from "./mesh.ts";
+import {
+  type DeadService,
+  describeDeath,
+  doWithout,
+  type Mesh,
+  openMesh,
+  restartTelemetry,
+} from "./mesh.ts";
 import { disown, markInterrupted, owned } from "./owners.ts";
 import { CliError, delay } from "./process.ts";
 import type { Progress, RunFacts } from "./progress.ts";
@@ -162,6 +169,11 @@ async function follow(
         report.note(`${describeDeath(what)}; starting it again at the same address`);
         await restartTelemetry(mesh, options.home);
         report.note("telemetry runs again; what the services held back is being recorded");
+        continue;
+      }
+      if (what.service === "evaluation") {
+        report.note(`${describeDeath(what)}; training goes on without evaluations`);
+        doWithout(mesh, "evaluation");
         continue;
       }
       throw await deadService(what, mesh, watching, runId);

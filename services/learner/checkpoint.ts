@@ -11,7 +11,7 @@
 // checkpoint is passed over with its reason and the one before it is used. Nothing in it is code.
 
 import { createHash } from "node:crypto";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { decode, encode, sha256, tensorHash } from "./torch/safetensors.ts";
 import type { Tensor } from "./torch/mod.ts";
 
@@ -72,6 +72,9 @@ const namePattern = /^\d{8,}$/;
 const temporaryPattern = /^tmp-/;
 
 export class Checkpoints {
+  /** Stays however many newer ones there are. */
+  #held: string | undefined;
+
   constructor(
     readonly directory: string,
     private readonly storage: Storage = disk,
@@ -79,7 +82,7 @@ export class Checkpoints {
   ) {}
 
   /**
-   * Writes a checkpoint and prunes to the newest ones and the best. Returns its path.
+   * Writes a checkpoint and prunes to the newest ones, the best and the held. Returns its path.
    *
    * @throws CheckpointError when the disk refuses; what was there before is still there and valid.
    */
@@ -131,6 +134,27 @@ export class Checkpoints {
       );
     }
     return final;
+  }
+
+  /** Keeps a checkpoint until another is held. */
+  hold(path: string) {
+    this.#held = basename(path);
+  }
+
+  /**
+   * Makes a checkpoint that is kept the best.
+   *
+   * @throws CheckpointError when the disk refuses; the best before stays it.
+   */
+  markBest(path: string) {
+    try {
+      this.#pointBestAt(basename(path));
+    } catch (error) {
+      if (!(error instanceof Error)) throw error;
+      throw new CheckpointError(
+        `Cannot write ${join(this.directory, "best")}: ${error.message}; free some space`,
+      );
+    }
   }
 
   /** Path of the newest checkpoint, damaged or not; undefined when there is none. */
@@ -203,7 +227,7 @@ export class Checkpoints {
     const best = this.bestPath();
     for (const name of this.#names().slice(this.keep)) {
       const path = join(this.directory, name);
-      if (path !== best) this.storage.remove(path);
+      if (path !== best && name !== this.#held) this.storage.remove(path);
     }
   }
 }

@@ -5,6 +5,7 @@ import { Recorder } from "@sdpg/common/record.ts";
 import { serve } from "@sdpg/common/rpc.ts";
 import { flag, runService } from "@sdpg/common/service.ts";
 import { codeVersion, hardware } from "@sdpg/common/machine.ts";
+import { evaluateOverGrpc } from "../evaluation/remote.ts";
 import { Learner } from "./service.ts";
 import { simulateOverGrpc } from "./simulation_grpc.ts";
 import { setNumThreads, version } from "./torch/mod.ts";
@@ -14,6 +15,11 @@ await runService({
   summary: "trains policies against gpu-sim and records what it measures",
   flags: {
     simulation: flag.address("address of gpu-sim"),
+    evaluation: flag.optional(
+      flag.address(
+        "address of the evaluation service; without it training stands still to evaluate",
+      ),
+    ),
     telemetry: flag.url("address of the telemetry service"),
     home: flag.path("directory of runs and checkpoints"),
     threads: flag.integer("threads of tensor operations", { min: 1, max: 1024 }, 1),
@@ -27,6 +33,7 @@ await runService({
       home: flags.home,
       simulate: (batch, { transport, doorbell }) =>
         simulateOverGrpc(batch, { address: flags.simulation, transport, doorbell }),
+      evaluate: flags.evaluation === undefined ? undefined : evaluateOverGrpc(flags.evaluation),
       recorder,
       log: logger("learner"),
       build: { codeVersion: codeVersion(), hardware: hardware(libraries) },

@@ -90,6 +90,11 @@ export interface RunOptions {
   simulate(options: BatchOptions): Promise<Simulation> | Simulation;
   /** Where checkpoints go and the newest is resumed from; undefined keeps none. */
   readonly checkpoints?: Checkpoints;
+  /**
+   * Plays the scheduled evaluations of a checkpoint elsewhere while training goes on. Without it, or
+   * without checkpoints, the run stands still and plays them itself.
+   */
+  readonly evaluate?: (checkpoint: string) => Promise<EvaluationResult>;
   /** Awaited before a checkpoint is written: what happened until now must not get lost after it. */
   readonly beforeCheckpoint?: () => Promise<unknown>;
   /** Goes on from the newest valid checkpoint instead of starting afresh. */
@@ -140,6 +145,14 @@ export interface DoneEvent {
   readonly checkpoint: string | undefined;
 }
 
+/** An evaluation that is being played elsewhere. */
+interface Asked {
+  readonly axes: Axes;
+  readonly checkpoint: string;
+  readonly result: Promise<EvaluationResult | { readonly failed: string }>;
+  settled: boolean;
+}
+
 /** A run under way. `start` builds everything, `events` trains, `close` frees everything. */
 export class TrainingRun {
   wallTimeS = 0;
@@ -147,6 +160,9 @@ export class TrainingRun {
   best: { epoch: number; return: number } | undefined;
   /** Damaged checkpoints passed over on resuming, newest first. */
   skipped: readonly string[] = [];
+  #asked: Asked | undefined;
+  /** Epoch of the newest evaluation whose result is known. */
+  #evaluated = 0;
 
   private constructor(
     readonly options: RunOptions,
@@ -176,7 +192,9 @@ export class TrainingRun {
         label: "training",
         views: viewsOf(task, config),
       });
-      const evaluation = config.evaluation.every === 0 ? undefined : await open(evaluationBatch(
+      const elsewhere = options.evaluate !== undefined && options.checkpoints !== undefined;
+      const none = config.evaluation.every === 0 || elsewhere;
+      const evaluation = none ? undefined : await open(evaluationBatch(
         task,
         config,
         config.evaluation.episodes,
@@ -199,63 +217,70 @@ export class TrainingRun {
   /** Trains; yields after every epoch, so that the caller's other work gets its turn. */
   async *events(): AsyncGenerator<RunEvent> {
     const { config, checkpoints } = this.options;
-    const program = this.options.task.program;
+    const { every } = config.evaluation;
     let written = this.algorithm.epoch; // epoch of the newest checkpoint
     let lastReturn: number | undefined;
-    let checkpointSeconds = 0;
+    // What was done between two epochs counts to the second.
+    const aside: Record<string, number> = {};
+    const timeAside = async <T>(phase: string, work: () => Promise<T>): Promise<T> => {
+      const start = performance.now();
+      const result = await work();
+      aside[phase] = (aside[phase] ?? 0) + (performance.now() - start) / 1e3;
+      return result;
+    };
 
+    // What a resumed run does not know of the checkpoint it goes on from.
+    if (this.#plays("elsewhere") && written > 0 && written % every === 0) {
+      if (this.#evaluated < written) this.#ask(this.#axes(), checkpoints!.newestPath()!);
+    }
     while (!this.#finished()) {
       const started = performance.now();
       const report = await this.algorithm.train();
       const { epoch } = report;
-      const counters = {
-        epoch,
-        envStepsNominal: this.algorithm.envStepsNominal,
-        envStepsTotal: this.algorithm.envStepsTotal,
-        imagesRendered: this.algorithm.imagesRendered,
-        gpuSeconds: 0,
-      };
       lastReturn = report.episodes?.return;
-      const phases: Record<string, number> = { ...report.phases };
-      if (checkpointSeconds > 0) phases.checkpoint = checkpointSeconds;
-      this.wallTimeS += checkpointSeconds;
-      checkpointSeconds = 0;
+      const phases: Record<string, number> = { ...report.phases, ...aside };
+      for (const phase in aside) {
+        this.wallTimeS += aside[phase];
+        delete aside[phase];
+      }
 
+      const evaluating = every > 0 && epoch % every === 0;
       let evaluated: EvaluationResult | undefined;
       let isBest = false;
-      if (this.evaluation !== undefined && epoch % config.evaluation.every === 0) {
+      if (evaluating && this.#plays("here")) {
         const start = performance.now();
-        using policy = this.algorithm.evaluationPolicy();
-        evaluated = await evaluate({
-          ...this.evaluation,
-          act: policy.act,
-          episodeLength: program.episodeLength,
-          rewardTerms: program.rewards.map((term) => term.name),
-        });
-        isBest = evaluated.returnMean > (this.best?.return ?? -Infinity);
-        if (isBest) this.best = { epoch, return: evaluated.returnMean };
+        evaluated = await this.#evaluateHere();
+        isBest = this.#isBest(epoch, evaluated);
         phases.evaluation = (performance.now() - start) / 1e3;
       }
       const scalars: Record<string, number> = { ...report.scalars, live_tensors: liveTensors() };
       if (this.best !== undefined) scalars.best_policy = this.best.return;
 
       this.wallTimeS += (performance.now() - started) / 1e3;
-      const axes = { ...counters, wallTimeS: this.wallTimeS };
+      const axes = this.#axes();
       yield { kind: "epoch", ...report, ...axes, scalars, phases };
       if (evaluated !== undefined) yield { kind: "evaluation", ...axes, ...evaluated };
+      // A new evaluation waits for the one before, so which epochs are evaluated does not depend on
+      // how fast anything is.
+      if (evaluating || this.#asked?.settled) {
+        for (const event of await timeAside("evaluation", () => this.#collect())) yield event;
+      }
 
       // Only now, with the epoch's events delivered: a resume goes on after this epoch, so nobody
-      // would say them again. The time it takes counts to the next epoch.
+      // would say them again.
+      const asking = evaluating && this.#plays("elsewhere");
       const due = config.checkpoint.every > 0 && epoch % config.checkpoint.every === 0;
-      if (checkpoints !== undefined && (due || isBest)) {
-        const start = performance.now();
-        const warning = await this.#save(isBest);
-        checkpointSeconds = (performance.now() - start) / 1e3;
-        if (warning === undefined) written = epoch;
-        else yield { kind: "warning", message: warning };
+      if (checkpoints !== undefined && (due || isBest || asking)) {
+        const warning = await timeAside("checkpoint", () => this.#save(isBest));
+        if (warning !== undefined) yield { kind: "warning", message: warning };
+        else {
+          written = epoch;
+          if (asking) this.#ask(axes, checkpoints.newestPath()!);
+        }
       }
     }
 
+    for (const event of await this.#collect()) yield event;
     if (checkpoints !== undefined && (written !== this.algorithm.epoch || written === 0)) {
       const warning = await this.#save(false);
       if (warning !== undefined) yield { kind: "warning", message: warning };
@@ -268,6 +293,74 @@ export class TrainingRun {
       checkpoint: checkpoints?.newestPath(),
     };
   }
+
+  #axes(): Axes {
+    const { epoch, envStepsNominal, envStepsTotal, imagesRendered } = this.algorithm;
+    const { wallTimeS } = this;
+    return { epoch, envStepsNominal, envStepsTotal, imagesRendered, wallTimeS, gpuSeconds: 0 };
+  }
+
+  // --------------------------------------------------------------------------------- evaluations
+
+  /** Whether scheduled evaluations are played in this process, or by somebody else. */
+  #plays(where: "here" | "elsewhere"): boolean {
+    if (this.options.config.evaluation.every === 0) return false;
+    return (this.evaluation === undefined) === (where === "elsewhere");
+  }
+
+  async #evaluateHere(): Promise<EvaluationResult> {
+    const { program } = this.options.task;
+    using policy = this.algorithm.evaluationPolicy();
+    return await evaluate({
+      ...this.evaluation!,
+      act: policy.act,
+      episodeLength: program.episodeLength,
+      rewardTerms: program.rewards.map((term) => term.name),
+    });
+  }
+
+  /** Has a checkpoint evaluated; it stays on the disk until the next is. */
+  #ask(axes: Axes, checkpoint: string) {
+    this.options.checkpoints!.hold(checkpoint);
+    const result = this.options.evaluate!(checkpoint).catch((error: unknown) => ({
+      failed: error instanceof Error ? error.message : String(error),
+    }));
+    const asked: Asked = { axes, checkpoint, result, settled: false };
+    void result.then(() => asked.settled = true);
+    this.#asked = asked;
+  }
+
+  /** Waits for the evaluation that was asked for and says what came of it. */
+  async #collect(): Promise<RunEvent[]> {
+    const asked = this.#asked;
+    if (asked === undefined) return [];
+    const { axes, checkpoint } = asked;
+    const result = await asked.result;
+    this.#asked = undefined;
+    if ("failed" in result) {
+      const message = `The evaluation of epoch ${axes.epoch} failed: ${result.failed}`;
+      return [{ kind: "warning", message }];
+    }
+    const events: RunEvent[] = [{ kind: "evaluation", ...axes, ...result }];
+    this.#evaluated = axes.epoch;
+    if (this.#isBest(axes.epoch, result)) {
+      try {
+        this.options.checkpoints!.markBest(checkpoint);
+      } catch (error) {
+        if (!(error instanceof CheckpointError)) throw error;
+        events.push({ kind: "warning", message: error.message });
+      }
+    }
+    return events;
+  }
+
+  #isBest(epoch: number, { returnMean }: EvaluationResult): boolean {
+    if (returnMean <= (this.best?.return ?? -Infinity)) return false;
+    this.best = { epoch, return: returnMean };
+    return true;
+  }
+
+  // --------------------------------------------------------------------------------- checkpoints
 
   #finished(): boolean {
     const { epochs, seconds, signal } = this.options;
@@ -306,6 +399,7 @@ export class TrainingRun {
           state_hash: hashState(groups, simulation),
           wall_time_s: this.wallTimeS,
           best: this.best ?? null,
+          evaluated: this.#evaluated,
         },
       }, { best });
       return undefined;
@@ -342,6 +436,7 @@ export class TrainingRun {
     this.algorithm.load(groups());
     this.wallTimeS = meta.wall_time_s as number;
     this.best = meta.best as { epoch: number; return: number } | null ?? undefined;
+    this.#evaluated = meta.evaluated as number ?? 0;
   }
 
   /** Frees the algorithm and the batches. */

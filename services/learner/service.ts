@@ -12,6 +12,8 @@ import type { Recorder, RunState } from "@sdpg/common/record.ts";
 import { Code, implement, RpcError, type ServiceImplementation } from "@sdpg/common/rpc.ts";
 import { didYouMean } from "@sdpg/common/suggest.ts";
 import { listTasks, loadTask, TaskError, taskOptions } from "@sdpg/tasks/mod.ts";
+import type { EvaluationResult } from "../evaluation/evaluate.ts";
+import type { RemoteEvaluation } from "../evaluation/remote.ts";
 import { TrainingError } from "./algorithms/sdpg.ts";
 import { CheckpointError, Checkpoints } from "./checkpoint.ts";
 import { ConfigurationError, format, leaves, readConfiguration } from "./configuration.ts";
@@ -34,6 +36,8 @@ export interface LearnerOptions {
   /** SDPG_HOME: runs and their checkpoints. */
   readonly home: string;
   readonly simulate: (options: BatchOptions, how: Transport) => Promise<Simulation>;
+  /** Plays scheduled evaluations elsewhere; without it training stands still for them. */
+  readonly evaluate?: (what: RemoteEvaluation) => Promise<EvaluationResult>;
   readonly recorder: Recorder;
   readonly log: Logger;
   /** What a run is recorded with: version of the code, and the machine. */
@@ -223,9 +227,13 @@ export class Learner {
   async #open(file: RunFile, task: Task, resume: boolean): Promise<ActiveRun> {
     const stop = new AbortController();
     const checkpoints = new Checkpoints(checkpointsDirectory(this.options.home, file.run_id));
+    const { episodes, seed } = file.configuration.evaluation;
+    const { evaluate } = this.options;
     const run = await TrainingRun.start({
       task,
       config: file.configuration,
+      evaluate: evaluate &&
+        ((checkpoint) => evaluate({ checkpoint, episodes, seed: BigInt(seed) })),
       seed: BigInt(file.seed),
       simulate: (batch) => this.options.simulate(batch, file.configuration.simulation),
       checkpoints,

@@ -30,7 +30,7 @@ async function training(run: string, ...more: string[]): Promise<Running> {
 
 async function nothingLeft(services: Record<string, number>): Promise<void> {
   const pids = Object.values(services);
-  expect(pids.length).toBe(3);
+  expect(pids.length).toBe(4);
   await until("services end", () => !pids.some(isRunning));
   expect(processesOf(home.path)).toEqual([]);
 }
@@ -100,6 +100,16 @@ describe("SIGKILL", () => {
     expect(row).toEqual({ n: 400, distinct: 400, last: 400 });
   }, 120_000);
 
+  test("of evaluation is told, and the training goes on without", async () => {
+    const running = await training("killed-evaluation", "--epochs=60");
+    Deno.kill(running.services().evaluation, "SIGKILL");
+    const { code, stdout, stderr } = await running.finished;
+    expect(stderr).toContain("evaluation ended while it was needed (signal SIGKILL)");
+    expect(stderr).toContain("training goes on without evaluations");
+    expect(code).toBe(0);
+    expect(events(stdout).at(-1)).toMatchObject({ event: "done", epochs: 60 });
+  });
+
   test(
     "of the command leaves no process; its learner has taken a checkpoint first",
     async () => {
@@ -135,7 +145,12 @@ describe("up and down", () => {
     const up = await sdpg(home.path, "up", "--threads=1", "--json");
     expect(up.code).toBe(0);
     const services = events(up.stdout);
-    expect(services.map(({ service }) => service)).toEqual(["telemetry", "gpu-sim", "learner"]);
+    expect(services.map(({ service }) => service)).toEqual([
+      "telemetry",
+      "gpu-sim",
+      "evaluation",
+      "learner",
+    ]);
     const again = await sdpg(home.path, "up");
     expect([again.code, again.stderr]).toEqual([1, expect.stringContaining("./sdpg down")]);
     const running = await training("with-up");
@@ -147,7 +162,7 @@ describe("up and down", () => {
     expect((await running.finished).code).toBe(0);
     for (const { pid } of services) expect(isRunning(pid)).toBe(true);
     const down = await sdpg(home.path, "down");
-    expect(down.stdout.match(/^stopped /gm)?.length).toBe(3);
+    expect(down.stdout.match(/^stopped /gm)?.length).toBe(4);
     for (const { pid } of services) expect(isRunning(pid)).toBe(false);
   }, 120_000);
 });

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import {
   type Done,
   type Epoch,
+  type Evaluation,
   type Failed,
   LearnerService,
 } from "@proto/sdpg/learner/v1/learner_pb.ts";
@@ -46,12 +47,14 @@ let learner: Client<typeof LearnerService>;
 
 async function startAll() {
   const [simulation, telemetry] = await Promise.all([startSimulator(), startTelemetry(home)]);
+  const evaluation = await startEvaluation({ home, simulation: simulation.address });
   const process = await startLearner({
     home,
     simulation: simulation.address,
     telemetry: telemetry.address,
+    evaluation: evaluation.address,
   });
-  services = [process, simulation, telemetry];
+  services = [process, simulation, telemetry, evaluation];
   learner = client(LearnerService, process.address);
 }
 async function stopAll() {
@@ -79,7 +82,7 @@ async function watch(runId: string, onEpoch: (epoch: Epoch) => unknown = () => {
   const stream = learner.watchRun();
   await stream.send({ runId, credits: 1000 });
   const epochs: Epoch[] = [];
-  const evaluations: bigint[] = [];
+  const evaluations: Evaluation[] = [];
   let done: Done | undefined;
   let failed: Failed | undefined;
   for await (const { event } of stream.responses) {
@@ -87,7 +90,7 @@ async function watch(runId: string, onEpoch: (epoch: Epoch) => unknown = () => {
       epochs.push(event.value);
       await onEpoch(event.value);
     }
-    if (event.case === "evaluation") evaluations.push(event.value.epoch);
+    if (event.case === "evaluation") evaluations.push(event.value);
     if (event.case === "done") done = event.value;
     if (event.case === "failed") failed = event.value;
   }
@@ -117,7 +120,20 @@ test("stopped at epoch 7 or killed there, and resumed: epoch 12 is bit-identical
   await learner.startRun({ ...request, runId: "whole" });
   const whole = await watch("whole");
   expect(whole.epochs.map((e) => Number(e.epoch))).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
-  expect(whole.evaluations).toEqual([4n, 8n, 12n]);
+  expect(whole.evaluations.map(({ epoch }) => epoch)).toEqual([4n, 8n, 12n]);
+
+  // By a learner that stands still and evaluates itself: the same, in everything but the time.
+  const { address } = services[1];
+  const alone = await startLearner({ home, simulation: address, telemetry: services[2].address });
+  services.push(alone);
+  learner.$close();
+  learner = client(LearnerService, alone.address);
+  await learner.startRun({ ...request, runId: "alone" });
+  const same = await watch("alone");
+  const timeless = (evaluations: Evaluation[]) =>
+    evaluations.map((evaluation) => ({ ...evaluation, wallTimeS: 0 }));
+  expect(timeless(same.evaluations)).toEqual(timeless(whole.evaluations));
+  expect(same.done?.stateHash).toBe(whole.done?.stateHash);
 
   // Stopped at epoch 7 by its limit, resumed by fresh services.
   await learner.startRun({ ...request, runId: "stopped", epochs: 7n });
@@ -232,9 +248,7 @@ test(
     expect(done?.epochs).toBe(stopped?.epoch);
     expect(Deno.statSync(join(stopped!.checkpoint, "manifest.json")).isFile).toBe(true);
 
-    const process = await startEvaluation({ home, simulation: services[1].address });
-    services.push(process);
-    const evaluation = client(EvaluationService, process.address);
+    const evaluation = client(EvaluationService, services[3].address);
     const play = async (policy: EvaluateRequest["policy"], episodes = 3): Promise<Result> => {
       for await (const { event } of evaluation.evaluate({ policy, episodes, seed: 9n })) {
         if (event.case === "result") return event.value;

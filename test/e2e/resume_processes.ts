@@ -71,7 +71,14 @@ export const startTelemetry = (home: string) =>
   start(Deno.execPath(), ["run", "-A", "services/telemetry/main.ts", "--home", home]);
 
 export const startLearner = (
-  options: { home: string; simulation: string; telemetry: string; threads?: number },
+  options: {
+    home: string;
+    simulation: string;
+    telemetry: string;
+    /** Absent: it stands still and evaluates itself. */
+    evaluation?: string;
+    threads?: number;
+  },
 ) =>
   start(Deno.execPath(), [
     "run",
@@ -85,6 +92,7 @@ export const startLearner = (
     `http://${options.telemetry}`,
     "--threads",
     String(options.threads ?? 1),
+    ...(options.evaluation === undefined ? [] : ["--evaluation", options.evaluation]),
   ]);
 
 export const startEvaluation = (options: { home: string; simulation: string }) =>

@@ -98,6 +98,7 @@ describe("the store after a training", () => {
     );
     expect(services.map(({ service }) => service)).toEqual([
       "cli",
+      "evaluation",
       "gpu-sim",
       "learner",
       "telemetry",
