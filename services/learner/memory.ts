@@ -2,7 +2,10 @@
 // computed from the layout the simulator answered with; the rest are measured constants of processes
 // that have loaded their libraries and compiled the task (PSS, see docs/algorithms/sdpg.md).
 
-import type { TrainingRun } from "./run.ts";
+import { cameraOf } from "./cameras.ts";
+import { encoderCosts } from "./networks/encoder.ts";
+import type { TrainingConfiguration, TrainingRun } from "./run.ts";
+import type { View } from "./simulation.ts";
 
 const MiB = 1 << 20;
 
@@ -23,7 +26,32 @@ export function estimateBytes(run: TrainingRun): number {
     (run.evaluation?.simulation.bytes.buffer ?? 0) + (run.evaluation?.simulation.bytes.state ?? 0);
   // With the inline transport each side holds its own copy.
   const copies = config.simulation.transport === "inline" ? bytes.buffer : 0;
-  return Math.round(buffers + copies + learner + processesBytes);
+  // The pictures themselves are part of the buffers, and nothing else holds them.
+  const pictures = sizes.horizon * sizes.nominals;
+  const encoders = run.simulation.views.reduce(
+    (sum, view) => sum + encoderBytes(view, config, pictures),
+    0,
+  );
+  return Math.round(buffers + copies + learner + encoders + processesBytes);
+}
+
+/**
+ * A camera's encoder in an update: its parameters in every form (the two policies, the step's start,
+ * gradient, Adam's moments), packed twice for the products, a gradient per share of the pictures, and
+ * the maps that the backward pass needs, kept or of the tiles at work (torch/native/conv.cc).
+ */
+function encoderBytes(view: View, config: TrainingConfiguration, pictures: number): number {
+  const float = 4;
+  const { parameters, activations } = encoderCosts(
+    config.encoder.kind,
+    cameraOf(view),
+    config.encoder.features,
+  );
+  const shares = parameters > 1 << 20 ? 4 : 8;
+  const copies = (config.actor.average > 0 ? 6 : 5) + 2 + shares;
+  const maps = pictures * activations * float;
+  const tiles = 2 * 12 * activations * float;
+  return parameters * float * copies + (maps <= 64 * MiB ? maps : tiles);
 }
 
 /** Telemetry with its store, learner with libtorch, gpu-sim, command line: idle. */

@@ -89,10 +89,10 @@ export const presets: Readonly<Record<PresetName, Readonly<Record<string, Preset
 /** What learning from pixels adds to a task's preset. */
 const pixels: Readonly<Record<PresetName, Readonly<Record<string, PresetLayer[]>>>> = {
   paper: {
-    hopper: [],
-    walker: [],
-    ant: [{ encoder: { features: 256 } }],
-    humanoid: [{ encoder: { features: 256 } }],
+    hopper: [{ epochs: 20_000 }],
+    walker: [{ epochs: 20_000 }],
+    ant: [{ epochs: 20_000, encoder: { features: 256 } }],
+    humanoid: [{ epochs: 200_000, encoder: { features: 256 } }],
   },
   cpu: {
     hopper: [smallPictures],
