@@ -85,6 +85,7 @@ export const sdpgTree = {
       "pixels: four 3 × 3 convolutions as published, or two strided ones for CPUs",
     ),
     features: integer(128, "pixels: width of a camera's encoding", { min: 1, max: 65536 }),
+    lr_scale: real(1, "pixels: learning rate of the encoders as a share of actor.lr", { min: 0 }),
   },
 
   estimator: {
@@ -276,7 +277,8 @@ export class Sdpg implements Disposable {
   readonly #critic: ValueNetwork;
   readonly #target: ValueNetwork;
   readonly #logTemperature: Tensor; // [1]
-  readonly #actorOptimiser: Adam;
+  readonly #actorOptimiser: Adam; // of the policy but its encoders
+  readonly #encoderOptimiser: Adam | undefined;
   readonly #criticOptimiser: Adam;
   readonly #temperatureOptimiser: Adam;
 
@@ -313,7 +315,14 @@ export class Sdpg implements Disposable {
     this.#average = config.actor.average > 0 ? this.#policy.clone() : undefined;
     this.#logTemperature = full([1], Math.log(config.entropy.temperature)).requiresGrad_(true);
     this.#logTemperature.persist();
-    this.#actorOptimiser = new Adam(trainable(this.#policy), { lr: config.actor.lr });
+    const encoders = [...this.#policy.encoderParameters().values()];
+    this.#actorOptimiser = new Adam(
+      trainable(this.#policy).filter((p) => !encoders.includes(p)),
+      { lr: config.actor.lr },
+    );
+    this.#encoderOptimiser = encoders.length > 0
+      ? new Adam(encoders, { lr: config.actor.lr * config.encoder.lr_scale })
+      : undefined;
     this.#criticOptimiser = new Adam(trainable(this.#critic), { lr: config.critic.lr });
     this.#temperatureOptimiser = new Adam([this.#logTemperature], { lr: config.entropy.lr });
 
@@ -570,6 +579,9 @@ export class Sdpg implements Disposable {
       lrMin: actor.lr_min,
     });
     this.#actorOptimiser.lr = lr;
+    if (this.#encoderOptimiser !== undefined) {
+      this.#encoderOptimiser.lr = lr * this.#config.encoder.lr_scale;
+    }
     const parameters = trainable(this.#policy);
     const before = noGrad(() => parameters.map((p) => p.clone()));
 
@@ -594,12 +606,15 @@ export class Sdpg implements Disposable {
         objective = objective.add(beyond.square().mean().mul(actor.bounds_penalty));
       }
       this.#actorOptimiser.zeroGrad();
+      this.#encoderOptimiser?.zeroGrad();
       objective.backward();
       gradientNorm = clipGradNorm(parameters, actor.grad_norm);
       loss = objective.item();
       // A non-finite gradient must not reach a parameter: the step is left out and counted.
-      if (Number.isFinite(gradientNorm)) this.#actorOptimiser.step();
-      else scalars.skipped_updates = (scalars.skipped_updates ?? 0) + 1;
+      if (Number.isFinite(gradientNorm)) {
+        this.#actorOptimiser.step();
+        this.#encoderOptimiser?.step();
+      } else scalars.skipped_updates = (scalars.skipped_updates ?? 0) + 1;
     }
     if (actor.max_kl > 0) this.#limitStep(segment.observation, old!, before, scalars);
     if (this.#average !== undefined) {
@@ -765,6 +780,9 @@ export class Sdpg implements Disposable {
         ]]),
       ],
     ]);
+    if (this.#encoderOptimiser !== undefined) {
+      groups.set("encoder_optimiser", optimiserState(this.#encoderOptimiser));
+    }
     if (this.#average !== undefined) groups.set("average", this.#average.tensors());
     return groups;
   }
@@ -779,6 +797,9 @@ export class Sdpg implements Disposable {
     }
     copyParameters(new Map([["log", this.#logTemperature]]), groups.get("temperature")!);
     loadOptimiser(this.#actorOptimiser, groups.get("actor_optimiser")!);
+    if (this.#encoderOptimiser !== undefined) {
+      loadOptimiser(this.#encoderOptimiser, groups.get("encoder_optimiser")!);
+    }
     loadOptimiser(this.#criticOptimiser, groups.get("critic_optimiser")!);
     loadOptimiser(this.#temperatureOptimiser, groups.get("temperature_optimiser")!);
     this.#statistics.load(groups.get("statistics")!);
@@ -799,10 +820,11 @@ export class Sdpg implements Disposable {
     for (
       const optimiser of [
         this.#actorOptimiser,
+        this.#encoderOptimiser,
         this.#criticOptimiser,
         this.#temperatureOptimiser,
       ]
-    ) optimiser[Symbol.dispose]();
+    ) optimiser?.[Symbol.dispose]();
     this.#logTemperature[Symbol.dispose]();
     for (const tensor of [this.#runningReturn, this.#states, this.#successors]) {
       tensor[Symbol.dispose]();

@@ -111,6 +111,11 @@ export class GaussianPolicy implements Disposable {
     return new Map([...this.#encoder?.parameters() ?? [], ...this.#trunk.parameters()]);
   }
 
+  /** Those of the cameras' encoders; none for a policy without. */
+  encoderParameters(): Map<string, Tensor> {
+    return this.#encoder?.parameters() ?? new Map();
+  }
+
   /** What an optimiser may change: encoder, trunk, and log_std where it is learnable. */
   parameters(): Map<string, Tensor> {
     const all = this.#networks();
