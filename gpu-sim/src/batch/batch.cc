@@ -9,6 +9,7 @@
 
 #include "batch/philox.h"
 #include "cuda/device_batch.h"
+#include "render/image_stacks.h"
 #include "sdpg/sim/v1/sim.pb.h"
 
 namespace sdpg::batch {
@@ -57,20 +58,20 @@ Status check_bounds(const sim::v1::ActionBounds& bounds) {
                 bounds.mean_low(), bounds.mean_high(), bounds.log_std_low(), bounds.log_std_high());
 }
 
-Status check_label(const std::string& label) {
-  const bool good =
-      label.size() <= 40 &&
-      label.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-") == std::string::npos;
-  if (good) return {};
-  return refuse(kInvalidArgument, "label: expected [a-z0-9-]{0,40}, got '%.64s'", label.c_str());
-}
-
 }  // namespace
 
 std::uint64_t fingerprint(const void* bytes, std::size_t count, std::uint64_t hash) {
   const auto* b = static_cast<const std::uint8_t*>(bytes);
   for (std::size_t i = 0; i < count; ++i) hash = (hash ^ b[i]) * 0x100000001b3u;
   return hash;
+}
+
+Status check_label(const std::string& label) {
+  const bool good =
+      label.size() <= 40 &&
+      label.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-") == std::string::npos;
+  if (good) return {};
+  return refuse(kInvalidArgument, "label: expected [a-z0-9-]{0,40}, got '%.64s'", label.c_str());
 }
 
 Batch::Batch() = default;
@@ -99,9 +100,6 @@ Status Batch::create(const sim::v1::CreateBatchRequest& request, const CreateOpt
   if (request.has_action_bounds()) {
     if (Status s = check_bounds(request.action_bounds()); !s.ok()) return s;
   }
-  if (request.views_size() > 0 || request.poses())
-    return refuse(kInvalidArgument, "%s: batches of this build do not draw; leave them out",
-                  request.views_size() > 0 ? "views" : "poses");
   if (!request.has_model()) return refuse(kInvalidArgument, "model: expected a model, got none");
   if (!request.has_task()) return refuse(kInvalidArgument, "task: expected a program, got none");
 
@@ -126,6 +124,11 @@ Status Batch::create(const sim::v1::CreateBatchRequest& request, const CreateOpt
     batch->model_ = core::make_model(request.model(), batch->program_->parameters, &error);
     if (!batch->model_) return refuse(kInvalidArgument, "task: parameters: %s", error.c_str());
   }
+  if (options.device != nullptr && (request.views_size() > 0 || request.poses()))
+    return refuse(kInvalidArgument,
+                  "%s: a batch on a CUDA device has no views and no poses; start gpu-sim with "
+                  "--device cpu, or leave them out",
+                  request.views_size() > 0 ? "views" : "poses");
   if (options.device != nullptr && request.precision() == sim::v1::PRECISION_FLOAT64)
     return refuse(kInvalidArgument, "precision: a CUDA device computes in float32 only");
   if (options.device != nullptr)
@@ -180,9 +183,17 @@ Status Batch::create(const sim::v1::CreateBatchRequest& request, const CreateOpt
   std::sort(observed.begin(), observed.end());
   observed.erase(std::unique(observed.begin(), observed.end()), observed.end());
 
-  if (Status s = options.device != nullptr
-                     ? batch->allocate_on_device(options)
-                     : batch->allocate(options, request.label(), options.shared_memory);
+  if (request.views_size() > 0) {
+    const render::StackOptions stacks{sizes.nominals, sizes.horizon, request.seed(),
+                                      options.threads, options.isa};
+    if (Status s =
+            render::ImageStacks::create(request.model(), request.views(), stacks, &batch->stacks_);
+        !s.ok())
+      return s;
+  }
+  batch->shows_ = batch->stacks_ != nullptr || request.poses();
+  if (Status s = options.device != nullptr ? batch->allocate_on_device(options)
+                                           : batch->allocate(options, request);
       !s.ok())
     return s;
 
@@ -205,8 +216,9 @@ Status Batch::create(const sim::v1::CreateBatchRequest& request, const CreateOpt
   return {};
 }
 
-Status Batch::allocate(const CreateOptions& options, const std::string& label, bool shared) {
+Status Batch::allocate(const CreateOptions& options, const sim::v1::CreateBatchRequest& request) {
   const core::Model& model = *model_;
+  const bool shared = options.shared_memory;
   const std::uint64_t scalar = static_cast<std::uint64_t>(kernels_->scalar_bytes);
   lanes_ = static_cast<std::uint32_t>(kernels_->lanes);
   blocks_ = (sizes_.environments + lanes_ - 1) / lanes_;
@@ -251,6 +263,8 @@ Status Batch::allocate(const CreateOptions& options, const std::string& label, b
   const std::uint64_t padded = std::uint64_t{blocks_} * lanes_;
   const std::uint64_t na = std::uint64_t{sizes_.nominals} * sizes_.actions;
   const std::uint64_t action_rows = sizes_.actions * std::uint64_t{lanes_};
+  // Nominals whose poses are for the batch's own pictures only.
+  const std::uint64_t unshared = shows_ && !request.poses() ? sizes_.nominals : 0;
   struct Part {
     std::uint64_t bytes;
     void* pointer = nullptr;
@@ -260,7 +274,9 @@ Status Batch::allocate(const CreateOptions& options, const std::string& label, b
                              {sizes_.nominals * 4ull},
                              {na * 4},
                              {na * 4},
-                             {padded}};
+                             {padded},
+                             {unshared * nbody * render::kPoseNumbers * 4},
+                             {unshared}};
   const std::size_t shared_parts = parts.size();
   for (int worker = 0; worker < options.threads; ++worker) {
     for (const std::uint64_t bytes : std::initializer_list<std::uint64_t>{
@@ -273,25 +289,39 @@ Status Batch::allocate(const CreateOptions& options, const std::string& label, b
   }
   state_bytes_ = 0;
   for (const Part& part : parts) state_bytes_ += align64(part.bytes);
+  const std::uint64_t parts_bytes = state_bytes_;
+  if (stacks_) state_bytes_ += stacks_->state_bytes();
   environment_bytes_ = static_cast<std::uint32_t>(rows_.state_end * scalar + 4);
 
   layout_ = lay_out({sizes_.horizon, sizes_.environments, sizes_.nominals, sizes_.actions,
-                     sizes_.privileged, sizes_.actor, sizes_.rewards});
-  const std::uint64_t memory_bytes = layout_.bytes + (shared ? Doorbell::bytes(na) : 0);
-  const double needed = static_cast<double>(state_bytes_) + static_cast<double>(memory_bytes);
-  if (needed > static_cast<double>(options.memory_limit_bytes))
-    return refuse(kResourceExhausted,
-                  "the batch needs %.0f bytes (%.0f state, %.0f rollout buffer), %.0f are allowed; "
-                  "lower nominals, auxiliaries_per_nominal or horizon, or raise --memory-limit-mb",
-                  needed, static_cast<double>(state_bytes_), static_cast<double>(memory_bytes),
-                  static_cast<double>(options.memory_limit_bytes));
+                     sizes_.privileged, sizes_.actor, sizes_.rewards, request.poses() ? nbody : 0});
+  const std::uint64_t bell_bytes = shared ? Doorbell::bytes(na) : 0;
+  const double images = stacks_ ? stacks_->image_bytes() : 0;  // more than 64 bits hold, perhaps
+  const double buffer = static_cast<double>(layout_.bytes + bell_bytes) + images;
+  const double needed = static_cast<double>(state_bytes_) + buffer;
+  if (needed > static_cast<double>(options.memory_limit_bytes)) {
+    char part[64] = "";
+    if (stacks_) std::snprintf(part, sizeof part, ", %.0f of it images", images);
+    return refuse(
+        kResourceExhausted,
+        "the batch needs %.0f bytes (%.0f state, %.0f rollout buffer%s), %.0f are allowed; "
+        "lower nominals, auxiliaries_per_nominal or horizon%s, or raise --memory-limit-mb",
+        needed, static_cast<double>(state_bytes_), buffer, part,
+        static_cast<double>(options.memory_limit_bytes),
+        stacks_ ? ", or the views' sizes or frames" : "");
+  }
+  if (stacks_) stacks_->lay_out(&layout_);
+  const std::uint64_t memory_bytes = layout_.bytes + bell_bytes;
 
   std::string error;
-  state_memory_ = Memory::plain(state_bytes_, &error);
+  state_memory_ = Memory::plain(parts_bytes, &error);
   if (!state_memory_) return refuse(kResourceExhausted, "%s", error.c_str());
-  memory_ =
-      shared ? Memory::shared(memory_bytes, label, &error) : Memory::plain(memory_bytes, &error);
+  memory_ = shared ? Memory::shared(memory_bytes, request.label(), &error)
+                   : Memory::plain(memory_bytes, &error);
   if (!memory_) return refuse(kResourceExhausted, "%s", error.c_str());
+  if (stacks_) {
+    if (Status s = stacks_->allocate(memory_->data()); !s.ok()) return s;
+  }
   if (shared) doorbell()->magic = Doorbell::kMagic;
   out_ = point_into(layout_, memory_->data());
 
@@ -306,6 +336,8 @@ Status Batch::allocate(const CreateOptions& options, const std::string& label, b
   mean_ = static_cast<float*>(parts[3].pointer);
   std_ = static_cast<float*>(parts[4].pointer);
   ended_ = static_cast<std::uint8_t*>(parts[5].pointer);
+  pose_ = static_cast<float*>(parts[6].pointer);
+  fresh_ = static_cast<std::uint8_t*>(parts[7].pointer);
   workers_.resize(options.threads);
   const Part* part = &parts[shared_parts];
   for (Worker& worker : workers_) {
@@ -356,6 +388,16 @@ void Batch::mirror(const BufferArray& array, std::uint64_t first, std::uint64_t 
                        static_cast<std::uint8_t*>(memory_->data()) + at);
 }
 
+void describe_array(const BufferArray& array, sim::v1::BufferTensor* out) {
+  out->set_name(array.name);
+  out->set_offset_bytes(array.offset_bytes);
+  auto* tensor = out->mutable_tensor();
+  tensor->set_dtype(array.type == BufferArray::kFloat32 ? tensor::v1::DTYPE_FLOAT32
+                    : array.type == BufferArray::kInt32 ? tensor::v1::DTYPE_INT32
+                                                        : tensor::v1::DTYPE_UINT8);
+  for (const std::int64_t extent : array.shape) tensor->add_shape(extent);
+}
+
 Doorbell* Batch::doorbell() const {
   if (memory_->name().empty()) return nullptr;
   return reinterpret_cast<Doorbell*>(static_cast<std::uint8_t*>(memory_->data()) + layout_.bytes);
@@ -366,13 +408,8 @@ void Batch::describe(sim::v1::CreateBatchResponse* response) const {
   response->set_state_bytes(state_bytes_);
   for (const BufferArray& array : layout_.arrays) {
     auto* described = response->add_tensors();
-    described->set_name(array.name);
-    described->set_offset_bytes(array.offset_bytes);
+    describe_array(array, described);
     auto* tensor = described->mutable_tensor();
-    tensor->set_dtype(array.type == BufferArray::kFloat32 ? tensor::v1::DTYPE_FLOAT32
-                      : array.type == BufferArray::kInt32 ? tensor::v1::DTYPE_INT32
-                                                          : tensor::v1::DTYPE_UINT8);
-    for (const std::int64_t extent : array.shape) tensor->add_shape(extent);
     if (cuda_ipc_) {
       unsigned char handle[64];
       if (device_->ipc_handle(handle)) {
@@ -765,6 +802,66 @@ void Batch::step_group(std::uint32_t group, Worker& worker, std::uint32_t t) {
     vary<T>(nominal, nominal + sizes_.members, episodes_[group] - 1, worker);
 }
 
+// ---- what cameras see
+// ------------------------------------------------------------------------------
+
+// Frames of a block of nominals: their kinematics once more, packed, which is less work than
+// keeping the frames of every auxiliary.
+template <class T>
+void Batch::pose_block(std::uint32_t block, Worker& worker, float* pose, std::uint8_t* fresh) {
+  const std::uint32_t first = block * lanes_;
+  T* const packed = reinterpret_cast<T*>(worker.start);
+  for (std::uint32_t lane = 0; lane < lanes_; ++lane) {
+    // Lanes beyond the last nominal repeat it.
+    const std::uint32_t e = std::min(first + lane, sizes_.nominals - 1) * sizes_.members;
+    const T* from = reinterpret_cast<const T*>(block_rows(e / lanes_)) + e % lanes_;
+    const auto take = [&](std::uint32_t row, std::size_t count) {
+      for (std::size_t i = row * lanes_; i < (row + count) * lanes_; i += lanes_)
+        packed[i + lane] = from[i];
+    };
+    take(rows_.qpos, qpos0_.size());
+    take(rows_.parameters, program_->parameters.size());
+  }
+  core::BlockView v =
+      view(worker.start, worker.start + rows_.xpos * lanes_ * sizeof(T), worker.status);
+  v.nsensor = 0;
+  kernels_->kinematics(*model_, v, worker.scratch);
+  const T* const xpos = static_cast<const T*>(v.xpos);
+  const T* const xquat = static_cast<const T*>(v.xquat);
+  const auto bodies = static_cast<std::uint32_t>(core::nbody(*model_));
+  const std::uint32_t count = std::min(lanes_, sizes_.nominals - first);
+  for (std::uint32_t lane = 0; lane < count; ++lane) {
+    float* out = pose + std::uint64_t{first + lane} * bodies * render::kPoseNumbers;
+    for (std::uint32_t b = 0; b < bodies; ++b) {
+      // A restored state may hold anything.
+      for (std::uint32_t k = 0; k < 3; ++k) *out++ = cleaned(xpos[(b * 3 + k) * lanes_ + lane]);
+      for (std::uint32_t k = 0; k < 4; ++k) *out++ = cleaned(xquat[(b * 4 + k) * lanes_ + lane]);
+    }
+    fresh[first + lane] = progress_[(first + lane) * sizes_.members] == 0;
+  }
+}
+
+template <class T>
+std::uint32_t Batch::show(ThreadPool& pool, std::uint32_t slot) {
+  const std::uint64_t n = sizes_.nominals;
+  const auto bodies = static_cast<std::uint64_t>(core::nbody(*model_));
+  float* const pose =
+      out_.pose != nullptr ? out_.pose + slot * n * bodies * render::kPoseNumbers : pose_;
+  std::uint8_t* const fresh = out_.fresh != nullptr ? out_.fresh + slot * n : fresh_;
+  pool.run(static_cast<int>((n + lanes_ - 1) / lanes_), [&](int block, int worker) {
+    pose_block<T>(static_cast<std::uint32_t>(block), workers_[worker], pose, fresh);
+  });
+  if (!stacks_ || slot == sizes_.horizon) return 0;
+  std::uint32_t images = 0;
+  if (newest_shown_)
+    stacks_->copy(newest_slot_, slot);  // the segment before ended early, with its last state drawn
+  else
+    images = stacks_->advance(pool, newest_slot_, slot, pose, fresh, nullptr, sizes_.nominals);
+  newest_slot_ = slot;
+  newest_shown_ = true;
+  return images;
+}
+
 // ---- segments
 // --------------------------------------------------------------------------------------
 
@@ -777,7 +874,7 @@ std::uint32_t groups_per_item(const BatchSizes& sizes) {
 
 }  // namespace
 
-Status Batch::begin(ThreadPool& pool, std::uint64_t epoch, bool reset, PhaseTime* time) {
+Status Batch::begin(ThreadPool& pool, std::uint64_t epoch, bool reset, BeginReport* report) {
   if (segment_open_)
     return refuse(kFailedPrecondition, "begin: a segment is open after step %u; send End first",
                   next_t_);
@@ -788,6 +885,8 @@ Status Batch::begin(ThreadPool& pool, std::uint64_t epoch, bool reset, PhaseTime
   memory_->unlink();  // the caller has mapped it by now
   epoch_ = static_cast<std::uint32_t>(epoch);
   const std::uint32_t chunk = groups_per_item(sizes_);
+  std::uint64_t begun = 0;
+  std::uint32_t images = 0;
   const auto run = [&]<class T>(T) {
     if (device_) {
       device_->begin(reset);
@@ -802,11 +901,21 @@ Status Batch::begin(ThreadPool& pool, std::uint64_t epoch, bool reset, PhaseTime
     });
     pool.run(static_cast<int>(blocks_),
              [&](int block, int worker) { observe_block<T>(block, workers_[worker], 0); });
+    if (!shows_) return;
+    begun = now(CLOCK_REALTIME);
+    if (reset) newest_shown_ = false;
+    images = show<T>(pool, 0);
   };
   kernels_->scalar_bytes == 8 ? run(double{}) : run(float{});
   segment_open_ = true;
   next_t_ = 0;
-  if (time != nullptr) *time = {"begin", started, now(CLOCK_REALTIME)};
+  if (report != nullptr) {
+    const std::uint64_t finished = now(CLOCK_REALTIME);
+    *report = {};
+    report->images = images;
+    report->phases[0] = {"begin", started, shows_ ? begun : finished};
+    if (shows_) report->phases[1] = {"render", begun, finished};
+  }
   return {};
 }
 
@@ -856,7 +965,8 @@ Status Batch::step(ThreadPool& pool, std::uint32_t t, const float* mean, std::si
 
   if (device_) return step_on_device(args, log_std_count, report);
   const std::uint64_t started = now(CLOCK_REALTIME);
-  std::uint64_t stepped = 0;
+  std::uint64_t stepped = 0, settled = 0;
+  std::uint32_t images = 0;
   const std::uint32_t chunk = groups_per_item(sizes_);
   const auto run = [&]<class T>(T) {
     pool.run(static_cast<int>(blocks_),
@@ -871,9 +981,11 @@ Status Batch::step(ThreadPool& pool, std::uint32_t t, const float* mean, std::si
     if (program_->varies)
       pool.run(static_cast<int>(blocks_),
                [&](int block, int worker) { observe_copies<T>(block, workers_[worker], t); });
+    settled = now(CLOCK_REALTIME);
+    newest_shown_ = false;
+    if (shows_) images = show<T>(pool, t + 1);
   };
   kernels_->scalar_bytes == 8 ? run(double{}) : run(float{});
-  const std::uint64_t finished = now(CLOCK_REALTIME);
 
   StepReport sum;
   std::uint64_t noise = 0, physics = 0, task = 0;
@@ -897,10 +1009,12 @@ Status Batch::step(ThreadPool& pool, std::uint32_t t, const float* mean, std::si
     const auto noise_end = started + static_cast<std::uint64_t>(share * static_cast<double>(noise));
     const auto task_start = stepped - static_cast<std::uint64_t>(share * static_cast<double>(task));
     *report = sum;
+    report->images = images;
     report->phases[0] = {"noise", started, noise_end};
     report->phases[1] = {"physics", noise_end, std::max(noise_end, task_start)};
     report->phases[2] = {"task", std::max(noise_end, task_start), stepped};
-    report->phases[3] = {"reset", stepped, finished};
+    report->phases[3] = {"reset", stepped, settled};
+    if (shows_) report->phases[4] = {"render", settled, now(CLOCK_REALTIME)};
   }
   return {};
 }
@@ -942,9 +1056,15 @@ Status Batch::end(std::uint32_t* steps) {
   return {};
 }
 
+void Batch::image_ranges(std::uint32_t slot,
+                         const std::function<void(std::uint64_t, std::uint64_t)>& f) const {
+  if (stacks_) stacks_->ranges(slot, nullptr, sizes_.nominals, f);
+}
+
 void Batch::written_ranges(std::uint32_t steps,
                            const std::function<bool(std::uint64_t, std::uint64_t)>& f) const {
   for (const BufferArray& array : layout_.arrays) {
+    if (array.image) continue;  // sent as they are drawn
     const std::uint64_t bytes = array.slot_bytes * (steps + (array.extra_slot ? 1u : 0u));
     if (bytes > 0 && !f(array.offset_bytes, bytes)) return;
   }

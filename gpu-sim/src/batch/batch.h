@@ -7,7 +7,8 @@
 // ...). A step is two loops over a thread pool: over blocks (actions, control program, physics,
 // step and observe programs, outputs), then over groups (episode starts and copies of nominals into
 // auxiliaries). An item of a loop touches nothing of another item, so results do not depend on the
-// number of threads.
+// number of threads. Where views are asked for, two more loops follow: over blocks of nominals
+// (their bodies' poses) and over pictures.
 #pragma once
 
 #include <atomic>
@@ -27,6 +28,7 @@
 #include "task/make_program.h"
 
 namespace sdpg::sim::v1 {
+class BufferTensor;
 class CreateBatchRequest;
 class CreateBatchResponse;
 }  // namespace sdpg::sim::v1
@@ -35,6 +37,10 @@ namespace sdpg::cuda {
 class Device;
 class DeviceBatch;
 }  // namespace sdpg::cuda
+
+namespace sdpg::render {
+class ImageStacks;
+}
 
 namespace sdpg::batch {
 
@@ -55,13 +61,20 @@ struct PhaseTime {
   std::uint64_t start, end;
 };
 
+struct BeginReport {
+  std::uint32_t images = 0;  // pictures drawn
+  // "begin", "render"; the latter where the batch has views or poses, else null.
+  PhaseTime phases[2] = {};
+};
+
 struct StepReport {
   std::uint32_t nominals_done = 0;  // nominals whose episode ended
   std::uint32_t faults = 0;         // environments with any fault bit
-  // "noise", "physics", "task", "reset". The first three alternate from block to block on every
-  // thread; they are reported one after the other with the lengths of their shares, which are
-  // measured on every fourth block.
-  PhaseTime phases[4] = {};
+  std::uint32_t images = 0;         // pictures drawn
+  // "noise", "physics", "task", "reset", "render". The first three alternate from block to block on
+  // every thread; they are reported one after the other with the lengths of their shares, which are
+  // measured on every fourth block. The last is null where the batch has neither views nor poses.
+  PhaseTime phases[5] = {};
 };
 
 struct BatchSizes {
@@ -96,14 +109,20 @@ class Batch {
 
   // A segment. The calls must come from one thread at a time; the pool must have as many threads as
   // CreateOptions said.
-  Status begin(ThreadPool& pool, std::uint64_t epoch, bool reset, PhaseTime* time);
+  Status begin(ThreadPool& pool, std::uint64_t epoch, bool reset, BeginReport* report);
   // mean: [N, A]; log_std: [A] or [N, A], or null for no noise.
   Status step(ThreadPool& pool, std::uint32_t t, const float* mean, std::size_t mean_count,
               const float* log_std, std::size_t log_std_count, StepReport* report);
   Status end(std::uint32_t* steps);
   // Leaves a segment that its caller abandoned; the state stays as the last step left it.
   void abandon() { segment_open_ = false; }
-  // Calls f(offset, bytes) for each written range of the buffer after `steps` steps.
+  // Whether it has views.
+  bool draws() const { return stacks_ != nullptr; }
+  // Calls f(offset, bytes) for the places of one slot's images in the buffer.
+  void image_ranges(std::uint32_t slot,
+                    const std::function<void(std::uint64_t, std::uint64_t)>& f) const;
+  // Calls f(offset, bytes) for each written range of the buffer after `steps` steps, images left
+  // out.
   void written_ranges(std::uint32_t steps,
                       const std::function<bool(std::uint64_t, std::uint64_t)>& f) const;
 
@@ -149,7 +168,13 @@ class Batch {
   // Copies slots [first, end) of the arrays that have them into buffer(), unless the caller maps
   // the device's memory.
   void mirror(const BufferArray& array, std::uint64_t first, std::uint64_t end);
-  Status allocate(const CreateOptions& options, const std::string& label, bool shared);
+  Status allocate(const CreateOptions& options, const sim::v1::CreateBatchRequest& request);
+
+  // Poses of the nominals before step `slot`, and pictures of them while the buffer has that slot.
+  template <class T>
+  std::uint32_t show(ThreadPool& pool, std::uint32_t slot);
+  template <class T>
+  void pose_block(std::uint32_t block, Worker& worker, float* pose, std::uint8_t* fresh);
 
   core::BlockView view(std::uint8_t* rows, std::uint8_t* frames, std::uint32_t* status) const;
   std::uint8_t* block_rows(std::uint32_t block) const { return state_ + block * block_stride_; }
@@ -221,6 +246,14 @@ class Batch {
 
   BufferLayout layout_;
   RolloutBuffer out_{};
+
+  bool shows_ = false;  // there are views, or the arrays "pose" and "fresh"
+  std::unique_ptr<render::ImageStacks> stacks_;
+  float* pose_ = nullptr;          // [N, B, 7] where the buffer has no such array
+  std::uint8_t* fresh_ = nullptr;  // [N] likewise
+  std::uint32_t newest_slot_ = 0;  // holds the newest stacks
+  bool newest_shown_ = false;      // they show the present state
+
   // Where the batch is on a device: all state but these means, and the buffer's original.
   std::unique_ptr<cuda::DeviceBatch> device_;
   bool cuda_ipc_ = false;
@@ -231,6 +264,12 @@ class Batch {
   std::atomic<std::uint64_t> environment_steps_{0};
   std::atomic<std::uint64_t> fault_counts_[8] = {};
 };
+
+// Name, type, extents and offset of an array; its storage is left open.
+void describe_array(const BufferArray& array, sim::v1::BufferTensor* out);
+
+// Of a shared memory object: [a-z0-9-]{0,40}.
+Status check_label(const std::string& label);
 
 // FNV-1a, 64 bits: guards against accidents, not against attackers.
 std::uint64_t fingerprint(const void* bytes, std::size_t count,

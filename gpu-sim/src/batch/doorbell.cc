@@ -44,7 +44,7 @@ bool await_change(std::uint32_t* word, std::uint32_t value, int timeout_ms) {
 }  // namespace
 
 void Doorbell::listen() {
-  nominals_done = faults = phase_count = status = 0;
+  nominals_done = faults = images = phase_count = status = 0;
   memset(phases, 0, sizeof phases);
   __atomic_store_n(&reply, load(request), __ATOMIC_RELEASE);
 }
@@ -54,6 +54,7 @@ bool Doorbell::await_ring(int timeout_ms) { return await_change(&request, reply,
 void Doorbell::add(const StepReport& report) {
   nominals_done += report.nominals_done;
   faults += report.faults;
+  images += report.images;
   phase_count = 0;
   for (const PhaseTime& phase : report.phases) {
     if (phase.phase == nullptr) break;

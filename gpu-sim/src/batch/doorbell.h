@@ -41,6 +41,7 @@ struct Doorbell {
   std::uint32_t nominals_done;  // 212: summed over the segment
   std::uint32_t faults;         // 216: summed over the segment
   std::uint32_t phase_count;    // 220
+  std::uint32_t images;         // 224: drawn by the segment's steps; Begun says its own
   alignas(64) Phase phases[8];  // 256
   char error[512];              // 448: NUL-terminated
   alignas(64) float values[1];  // 960: mean [N*A], then log_std [log_std_count]
@@ -66,7 +67,7 @@ struct Doorbell {
 
 static_assert(offsetof(Doorbell, request) == 64 && offsetof(Doorbell, reply) == 128 &&
               offsetof(Doorbell, armed) == 192 && offsetof(Doorbell, status) == 208 &&
-              offsetof(Doorbell, phases) == 256 && offsetof(Doorbell, error) == 448 &&
-              offsetof(Doorbell, values) == 960);
+              offsetof(Doorbell, images) == 224 && offsetof(Doorbell, phases) == 256 &&
+              offsetof(Doorbell, error) == 448 && offsetof(Doorbell, values) == 960);
 
 }  // namespace sdpg::batch

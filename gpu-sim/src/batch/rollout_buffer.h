@@ -18,7 +18,8 @@ struct BufferArray {
   std::vector<std::int64_t> shape;  // outermost is the slot
   std::uint64_t offset_bytes;       // multiple of 64
   std::uint64_t slot_bytes;
-  bool extra_slot;  // has T + 1 slots: slot t + 1 is written by step t
+  bool extra_slot;     // has T + 1 slots: slot t + 1 is written by step t
+  bool image = false;  // of a view: T slots, and slot t + 1 is drawn by step t
 
   std::uint64_t bytes() const { return slot_bytes * static_cast<std::uint64_t>(shape[0]); }
 };
@@ -30,9 +31,15 @@ struct BufferLayout {
 
 struct BufferSizes {
   std::uint64_t horizon, environments, nominals, actions, privileged, actor, rewards;
+  std::uint64_t bodies = 0;  // of "pose"; 0 leaves "pose" and "fresh" out
 };
 
+// All arrays but the images, which render::ImageStacks appends.
 BufferLayout lay_out(const BufferSizes& sizes);
+
+// Appends an array of `slots` slots with these extents.
+BufferArray& add_array(BufferLayout* layout, const std::string& name, BufferArray::Type type,
+                       std::uint64_t slots, const std::vector<std::uint64_t>& extents);
 
 RolloutBuffer point_into(const BufferLayout& layout, void* memory);
 

@@ -19,6 +19,8 @@ struct RolloutBuffer {
   std::uint8_t* done;           // [T, E]
   std::uint8_t* fault;          // [T, E]
   std::int32_t* progress;       // [T, E]
+  float* pose;                  // [T+1, N, B, 7], null where the batch has none
+  std::uint8_t* fresh;          // [T+1, N], likewise
 };
 
 }  // namespace sdpg::batch

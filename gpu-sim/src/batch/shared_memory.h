@@ -1,4 +1,4 @@
-// Memory of a rollout buffer: plain memory of the process, or a POSIX shared memory object.
+// Memory of a buffer: plain memory of the process, or a POSIX shared memory object.
 #pragma once
 
 #include <cstddef>
@@ -15,6 +15,9 @@ class Memory {
   // allocated: a full /dev/shm is an error here and not a SIGBUS later.
   static std::unique_ptr<Memory> shared(std::size_t bytes, const std::string& label,
                                         std::string* error);
+  // Maps another process's object of that form and of this user, to read it; `bytes` long.
+  static std::unique_ptr<Memory> map(const std::string& name, std::size_t bytes,
+                                     std::string* error);
   ~Memory();
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;

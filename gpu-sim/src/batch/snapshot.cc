@@ -5,6 +5,7 @@
 
 #include "batch/batch.h"
 #include "cuda/device_batch.h"
+#include "render/image_stacks.h"
 
 namespace sdpg::batch {
 namespace {
@@ -27,13 +28,22 @@ static_assert(sizeof(Header) == 160, "the layout of a snapshot is part of its ve
 
 constexpr char kMagic[8] = {'S', 'D', 'P', 'G', 'S', 'N', 'A', 'P'};
 constexpr std::uint32_t kVersion = 2;
+// With views the newest stacks follow the state, behind these words.
+constexpr std::uint32_t kVersionWithViews = 3;
+
+struct StacksHeader {
+  std::uint64_t views;  // fingerprint of the messages
+  std::uint64_t shown;  // 1 where the stacks show the present state
+};
 
 }  // namespace
 
 std::uint64_t Batch::snapshot_bytes() const {
   if (device_) return sizeof(Header) + device_->saved_bytes();
   const std::uint64_t padded = std::uint64_t{blocks_} * lanes_;
-  return sizeof(Header) + blocks_ * block_stride_ + padded * 4 + sizes_.nominals * 4ull;
+  const std::uint64_t state = blocks_ * block_stride_ + padded * 4 + sizes_.nominals * 4ull;
+  const std::uint64_t stacks = stacks_ ? sizeof(StacksHeader) + stacks_->saved_bytes() : 0;
+  return sizeof(Header) + state + stacks;
 }
 
 Status Batch::snapshot(std::uint8_t* out, std::uint64_t bytes) const {
@@ -53,10 +63,19 @@ Status Batch::snapshot(std::uint8_t* out, std::uint64_t bytes) const {
     memcpy(at + state, progress_, progress);
     memcpy(at + state + progress, episodes_, sizes_.nominals * 4ull);
   }
+  if (stacks_) {
+    std::uint8_t* const into = at + state + progress + sizes_.nominals * 4ull;
+    const StacksHeader stacks{stacks_->fingerprint(), newest_shown_};
+    memcpy(into, &stacks, sizeof stacks);
+    std::vector<std::uint8_t> fresh(sizes_.nominals);
+    for (std::uint32_t n = 0; n < sizes_.nominals; ++n)
+      fresh[n] = progress_[n * sizes_.members] == 0;
+    stacks_->save(newest_slot_, fresh.data(), into + sizeof stacks);
+  }
 
   Header header{};
   memcpy(header.magic, kMagic, sizeof kMagic);
-  header.version = kVersion;
+  header.version = stacks_ ? kVersionWithViews : kVersion;
   header.scalar_bytes = static_cast<std::uint32_t>(kernels_->scalar_bytes);
   header.total_bytes = bytes;
   header.checksum = fingerprint(at, bytes - sizeof(Header));
@@ -84,9 +103,12 @@ Status Batch::restore(const std::uint8_t* bytes, std::uint64_t count) {
   memcpy(&header, bytes, sizeof header);
   if (memcmp(header.magic, kMagic, sizeof kMagic) != 0)
     return refuse(kInvalidArgument, "restore: the bytes are not a snapshot of a batch");
-  if (header.version != kVersion)
-    return refuse(kInvalidArgument, "restore: expected snapshot version %u, got %u", kVersion,
-                  header.version);
+  if (header.version != kVersion && header.version != kVersionWithViews)
+    return refuse(kInvalidArgument, "restore: expected snapshot version %u or %u, got %u", kVersion,
+                  kVersionWithViews, header.version);
+  if ((header.version == kVersionWithViews) != draws())
+    return refuse(kInvalidArgument, "restore: the snapshot is of a batch %s views, this one has %s",
+                  draws() ? "without" : "with", draws() ? "some" : "none");
   if (header.model != model_fingerprint_)
     return refuse(kInvalidArgument, "restore: the snapshot is of another model");
   if (header.task != task_fingerprint_)
@@ -109,6 +131,15 @@ Status Batch::restore(const std::uint8_t* bytes, std::uint64_t count) {
   if (header.scalar_bytes != static_cast<std::uint32_t>(kernels_->scalar_bytes))
     return refuse(kInvalidArgument, "restore: expected numbers of %d bytes, got %u",
                   kernels_->scalar_bytes, header.scalar_bytes);
+  const std::uint64_t state = blocks_ * block_stride_;
+  const std::uint64_t progress = std::uint64_t{blocks_} * lanes_ * 4;
+  StacksHeader stacks{};
+  if (const std::uint64_t at = sizeof header + state + progress + sizes_.nominals * 4ull;
+      draws() && count >= at + sizeof stacks) {
+    memcpy(&stacks, bytes + at, sizeof stacks);
+    if (stacks.views != stacks_->fingerprint())
+      return refuse(kInvalidArgument, "restore: the snapshot is of other views");
+  }
   if (header.rows != rows_.state_end || header.total_bytes != snapshot_bytes() ||
       count != snapshot_bytes())
     return refuse(kInvalidArgument, "restore: expected %llu bytes, got %llu",
@@ -117,8 +148,12 @@ Status Batch::restore(const std::uint8_t* bytes, std::uint64_t count) {
   if (fingerprint(at, count - sizeof header) != header.checksum)
     return refuse(kInvalidArgument, "restore: the snapshot is damaged (checksum differs)");
 
-  const std::uint64_t state = blocks_ * block_stride_;
-  const std::uint64_t progress = std::uint64_t{blocks_} * lanes_ * 4;
+  if (stacks_) {
+    const std::uint8_t* const from = at + state + progress + sizes_.nominals * 4ull;
+    newest_slot_ = 0;
+    newest_shown_ = stacks.shown != 0;
+    stacks_->restore(newest_slot_, from + sizeof stacks);
+  }
   if (device_) {
     device_->restore(at);
   } else {

@@ -14,11 +14,12 @@ std::unique_ptr<Server> Server::start(const std::string& listen, const ServiceOp
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
 
   std::unique_ptr<Server> server(new Server);
-  server->service_ = std::make_unique<SimulationService>(options);
+  const auto resources = std::make_shared<Resources>(options);
+  server->simulation_ = std::make_unique<SimulationService>(resources);
   grpc::ServerBuilder builder;
   int port = 0;
   builder.AddListeningPort(listen, grpc::InsecureServerCredentials(), &port);
-  builder.RegisterService(server->service_.get());
+  builder.RegisterService(server->simulation_.get());
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
   builder.SetMaxSendMessageSize(kMaxMessageBytes);
   // Two servers must not share a port and split the calls between them.
@@ -48,7 +49,7 @@ void Server::stop(int grace_ms) {
   server_->Shutdown(std::chrono::system_clock::now() + std::chrono::milliseconds(grace_ms));
   server_->Wait();
   server_.reset();
-  service_.reset();
+  simulation_.reset();
 }
 
 }  // namespace sdpg::server

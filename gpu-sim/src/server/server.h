@@ -28,7 +28,7 @@ class Server {
   Server() = default;
 
   std::string address_;
-  std::unique_ptr<SimulationService> service_;
+  std::unique_ptr<SimulationService> simulation_;
   std::unique_ptr<grpc::Server> server_;
 };
 

@@ -2,44 +2,16 @@
 
 #include <string.h>
 
-#include <exception>
-#include <new>
-
 #include "cuda/device.h"
 #include "server/log.h"
+#include "server/rpc.h"
+#include "server/version.h"
 
 namespace sdpg::server {
 namespace {
 
 namespace v1 = sdpg::sim::v1;
 using batch::refuse;
-
-grpc::Status to_grpc(const batch::Status& status) {
-  if (status.ok()) return grpc::Status::OK;
-  return {static_cast<grpc::StatusCode>(status.code), status.message};
-}
-
-grpc::Status refused(batch::Code code, const std::string& line) {
-  return to_grpc(refuse(code, "%s", line.c_str()));
-}
-
-// Runs a handler; whatever it throws stays here, and its text in the log.
-template <class Function>
-grpc::Status guarded(const char* method, const Function& handle) {
-  try {
-    return handle();
-  } catch (const std::bad_alloc&) {
-    return refused(batch::kResourceExhausted, std::string(method) + ": out of memory");
-  } catch (const std::exception& e) {
-    log("error", std::string(method) + ": " + e.what());
-    return refused(batch::kInternal, std::string(method) + ": internal error");
-  }
-}
-
-bool is_local(const std::string& peer) {
-  return peer.rfind("ipv4:127.", 0) == 0 || peer.rfind("ipv6:[::1]", 0) == 0 ||
-         peer.rfind("ipv6:%5B::1%5D", 0) == 0 || peer.rfind("unix:", 0) == 0;
-}
 
 }  // namespace
 
@@ -54,8 +26,8 @@ struct SimulationService::Entry {
   bool destroyed = false;  // a stream that still owns it frees the batch when it notices
 };
 
-SimulationService::SimulationService(const ServiceOptions& options)
-    : options_(options), pool_(options.threads) {}
+SimulationService::SimulationService(std::shared_ptr<Resources> resources)
+    : resources_(std::move(resources)), options_(resources_->options) {}
 
 SimulationService::~SimulationService() = default;
 
@@ -63,11 +35,6 @@ std::shared_ptr<SimulationService::Entry> SimulationService::find(const std::str
   std::lock_guard lock(mutex_);
   const auto found = batches_.find(batch_id);
   return found == batches_.end() ? nullptr : found->second;
-}
-
-void SimulationService::give_back(const Entry& entry) {
-  std::lock_guard lock(mutex_);
-  used_bytes_ -= entry.bytes;
 }
 
 namespace {
@@ -87,7 +54,7 @@ grpc::Status SimulationService::Describe(grpc::ServerContext*, const v1::Describ
         core::select_kernels(core::Precision::kFloat32, options_.isa, &error);
     if (kernels == nullptr) return refused(batch::kFailedPrecondition, error);
     const bool on_device = options_.device != nullptr;
-    response->set_version(SDPG_VERSION);
+    response->set_version(version());
     response->set_isa(on_device ? "cuda" : kernels->isa);
     response->set_lanes(on_device ? cuda::kLanes : static_cast<std::uint32_t>(kernels->lanes));
     response->set_threads(static_cast<std::uint32_t>(options_.threads));
@@ -140,9 +107,8 @@ grpc::Status SimulationService::CreateBatch(grpc::ServerContext* context,
     create.cuda_ipc = ipc;
     auto entry = std::make_shared<Entry>();
     entry->inline_transport = !shared && !ipc;
-    // One creation at a time: what it may take is what the others have left.
-    std::lock_guard lock(mutex_);
-    create.memory_limit_bytes = options_.memory_limit_bytes - used_bytes_;
+    std::lock_guard creating(resources_->memory);
+    create.memory_limit_bytes = resources_->left_bytes();
     if (batch::Status s = batch::Batch::create(*request, create, &entry->batch); !s.ok())
       return to_grpc(s);
     entry->bytes = entry->batch->state_bytes() + entry->batch->memory().bytes();
@@ -153,13 +119,14 @@ grpc::Status SimulationService::CreateBatch(grpc::ServerContext* context,
                      "transport inline: the actor observations of one step are " +
                          std::to_string(actor_bytes) + " bytes, at most " +
                          std::to_string(kMaxMessageBytes / 2) + " fit a message");
+    std::lock_guard lock(mutex_);
     const std::string id = "batch-" + std::to_string(++next_batch_);
     entry->batch->describe(response);
     response->set_batch_id(id);
     response->set_transport(ipc      ? v1::TRANSPORT_CUDA_IPC
                             : shared ? v1::TRANSPORT_SHARED_MEMORY
                                      : v1::TRANSPORT_INLINE);
-    used_bytes_ += entry->bytes;
+    resources_->used_bytes += entry->bytes;
     batches_[id] = entry;
     log("info", "batch created",
         {{"batch", id},
@@ -196,7 +163,7 @@ grpc::Status SimulationService::DestroyBatch(grpc::ServerContext*,
       freed = !entry->streaming;
       if (freed) entry->batch.reset();
     }
-    if (freed) give_back(*entry);
+    if (freed) resources_->give_back(entry->bytes);
     log("info", "batch destroyed", {{"batch", request->batch_id()}});
     return grpc::Status::OK;
   });
@@ -230,6 +197,8 @@ grpc::Status SimulationService::DescribeBatch(grpc::ServerContext*,
 class SimulationService::RolloutStream {
  public:
   using Stream = grpc::ServerReaderWriter<v1::RolloutResponse, v1::RolloutRequest>;
+  // Offsets and lengths in the rollout buffer, in bytes.
+  using Ranges = std::vector<std::pair<std::uint64_t, std::uint64_t>>;
 
   RolloutStream(SimulationService& service, const grpc::ServerContext& context, Stream& stream)
       : service_(service), context_(context), stream_(stream) {}
@@ -305,20 +274,26 @@ class SimulationService::RolloutStream {
       }
       entry_->batch.reset();
     }
-    service_.give_back(*entry_);
+    service_.resources_->give_back(entry_->bytes);
   }
 
   grpc::Status begin(const v1::Begin& begin) {
-    std::lock_guard lock(entry_->mutex);
+    std::unique_lock lock(entry_->mutex);
     if (entry_->destroyed) return no_batch(batch_id_);
-    batch::PhaseTime time;
+    batch::BeginReport report;
     const batch::Status status =
-        entry_->batch->begin(service_.pool_, begin.epoch(), begin.reset(), &time);
+        entry_->batch->begin(service_.resources_->pool, begin.epoch(), begin.reset(), &report);
     if (!status.ok()) return to_grpc(status);
+    std::uint32_t chunks = 0;
+    if (grpc::Status sent = send_images(0, lock, &chunks); !sent.ok()) return sent;
     auto* begun = response_.mutable_begun();
     set_actor(0, begun->mutable_actor());
+    begun->set_images(report.images);
+    begun->set_chunks(chunks);
     begun->clear_timings();
-    add_timing(time, begun->add_timings());
+    for (const batch::PhaseTime& phase : report.phases) {
+      if (phase.phase != nullptr) add_timing(phase, begun->add_timings());
+    }
     // Before the caller can know that the segment has begun, and so before its first ring.
     if (batch::Doorbell* bell = entry_->batch->doorbell()) bell->listen();
     return write();
@@ -345,7 +320,7 @@ class SimulationService::RolloutStream {
       if (command == batch::Doorbell::kStep) {
         mean_.assign(bell->values, bell->values + mean_count);
         log_std_.assign(bell->values + mean_count, bell->values + mean_count + log_std_count);
-        status = entry_->batch->step(service_.pool_, t, mean_.data(), mean_count,
+        status = entry_->batch->step(service_.resources_->pool, t, mean_.data(), mean_count,
                                      log_std_count == 0 ? nullptr : log_std_.data(), log_std_count,
                                      &report_);
         if (status.ok()) bell->add(report_);
@@ -363,63 +338,81 @@ class SimulationService::RolloutStream {
   }
 
   grpc::Status step(const v1::Step& step) {
-    std::lock_guard lock(entry_->mutex);
+    std::unique_lock lock(entry_->mutex);
     if (entry_->destroyed) return no_batch(batch_id_);
     if (step.mean().size() % 4 != 0 || step.log_std().size() % 4 != 0)
       return refused(batch::kInvalidArgument, "step: expected float32 arrays, got " +
                                                   std::to_string(step.mean().size()) + " and " +
                                                   std::to_string(step.log_std().size()) + " bytes");
     const batch::Status status = entry_->batch->step(
-        service_.pool_, step.t(), floats(step.mean(), &mean_), step.mean().size() / 4,
+        service_.resources_->pool, step.t(), floats(step.mean(), &mean_), step.mean().size() / 4,
         step.log_std().empty() ? nullptr : floats(step.log_std(), &log_std_),
         step.log_std().size() / 4, &report_);
     if (!status.ok()) return to_grpc(status);
+    const std::uint32_t t = step.t();  // the message's storage is needed for credits
+    std::uint32_t chunks = 0;
+    if (t + 1 < entry_->batch->sizes().horizon) {
+      if (grpc::Status sent = send_images(t + 1, lock, &chunks); !sent.ok()) return sent;
+    }
     auto* stepped = response_.mutable_stepped();
-    stepped->set_t(step.t());
-    set_actor(step.t() + 1, stepped->mutable_actor());
+    stepped->set_t(t);
+    set_actor(t + 1, stepped->mutable_actor());
+    stepped->set_images(report_.images);
+    stepped->set_chunks(chunks);
     stepped->set_nominals_done(report_.nominals_done);
     stepped->set_faults(report_.faults);
     stepped->clear_timings();
-    for (const batch::PhaseTime& phase : report_.phases) add_timing(phase, stepped->add_timings());
+    for (const batch::PhaseTime& phase : report_.phases) {
+      if (phase.phase != nullptr) add_timing(phase, stepped->add_timings());
+    }
     return write();
   }
 
   grpc::Status end() {
     std::uint32_t steps = 0, chunks = 0;
+    Ranges ranges;
     {
       std::lock_guard lock(entry_->mutex);
       if (entry_->destroyed) return no_batch(batch_id_);
       if (batch::Status s = entry_->batch->end(&steps); !s.ok()) return to_grpc(s);
+      if (entry_->inline_transport) {
+        entry_->batch->written_ranges(steps, [&](std::uint64_t offset, std::uint64_t bytes) {
+          ranges.emplace_back(offset, bytes);
+          return true;
+        });
+      }
     }
-    if (entry_->inline_transport) {
-      const grpc::Status status = send_chunks(steps, &chunks);
-      if (!status.ok()) return status;
-    }
+    if (grpc::Status status = send_chunks(ranges, &chunks); !status.ok()) return status;
     auto* ended = response_.mutable_ended();
     ended->set_steps(steps);
     ended->set_chunks(chunks);
     return write();
   }
 
-  // Sends what the segment wrote, a chunk a credit.
-  grpc::Status send_chunks(std::uint32_t steps, std::uint32_t* chunks) {
-    std::vector<std::pair<std::uint64_t, std::uint64_t>> ranges;
-    {
-      std::lock_guard lock(entry_->mutex);
-      if (entry_->destroyed) return no_batch(batch_id_);
-      entry_->batch->written_ranges(steps, [&](std::uint64_t offset, std::uint64_t bytes) {
-        ranges.emplace_back(offset, bytes);
-        return true;
-      });
-    }
+  // With the inline transport, sends the images of a slot. `lock` is on the entry; it is given up
+  // while credits are awaited, and held again where this succeeds.
+  grpc::Status send_images(std::uint32_t slot, std::unique_lock<std::mutex>& lock,
+                           std::uint32_t* chunks) {
+    if (!entry_->inline_transport || !entry_->batch->draws()) return grpc::Status::OK;
+    Ranges ranges;
+    entry_->batch->image_ranges(slot, [&](std::uint64_t offset, std::uint64_t bytes) {
+      ranges.emplace_back(offset, bytes);
+    });
+    lock.unlock();
+    if (grpc::Status status = send_chunks(ranges, chunks); !status.ok()) return status;
+    lock.lock();
+    return entry_->destroyed ? no_batch(batch_id_) : grpc::Status::OK;
+  }
+
+  // Sends ranges of the buffer, a chunk a credit.
+  grpc::Status send_chunks(const Ranges& ranges, std::uint32_t* chunks) {
     for (auto [offset, bytes] : ranges) {
       while (bytes > 0) {
         while (credits_ == 0) {
           if (!stream_.Read(&request_)) return grpc::Status::CANCELLED;
           if (grpc::Status status = check_envelope(); !status.ok()) return status;
           if (request_.message_case() != v1::RolloutRequest::kCredit)
-            return refused(batch::kInvalidArgument,
-                           "expected credit while the chunks of a segment are under way");
+            return refused(batch::kInvalidArgument, "expected credit while chunks are under way");
           credits_ += request_.credit().chunks();
         }
         const std::uint64_t length = std::min<std::uint64_t>(bytes, kChunkBytes);

@@ -9,29 +9,13 @@
 
 #include "batch/batch.h"
 #include "sdpg/sim/v1/sim.grpc.pb.h"
-
-namespace sdpg::cuda {
-class Device;
-}
+#include "server/resources.h"
 
 namespace sdpg::server {
 
-struct ServiceOptions {
-  int threads = 1;
-  std::string isa;
-  std::uint64_t memory_limit_bytes = UINT64_MAX;  // of all batches together
-  bool shared_memory = true;
-  std::shared_ptr<cuda::Device> device;  // steps on it; null: on the CPU
-};
-
-// Largest message the server takes; a longer one is RESOURCE_EXHAUSTED before it is read.
-inline constexpr int kMaxMessageBytes = 32 << 20;
-// Largest piece of a chunked transfer.
-inline constexpr std::size_t kChunkBytes = 1 << 20;
-
 class SimulationService final : public sim::v1::SimulationService::Service {
  public:
-  explicit SimulationService(const ServiceOptions& options);
+  explicit SimulationService(std::shared_ptr<Resources> resources);
   ~SimulationService() override;
 
   grpc::Status Describe(grpc::ServerContext*, const sim::v1::DescribeRequest*,
@@ -55,14 +39,11 @@ class SimulationService final : public sim::v1::SimulationService::Service {
   class RolloutStream;
 
   std::shared_ptr<Entry> find(const std::string& batch_id);
-  // Takes a freed batch's bytes off the account.
-  void give_back(const Entry& entry);
 
-  const ServiceOptions options_;
-  batch::ThreadPool pool_;
-  std::mutex mutex_;  // of what follows
+  const std::shared_ptr<Resources> resources_;
+  const ServiceOptions& options_;  // of `resources_`
+  std::mutex mutex_;               // of what follows
   std::map<std::string, std::shared_ptr<Entry>> batches_;
-  std::uint64_t used_bytes_ = 0;  // granted to batches, those being created included
   std::uint64_t next_batch_ = 0;
 };
 
