@@ -87,6 +87,7 @@ int main(int argc, char** argv) {
   service.memory_limit_bytes = options.memory_limit_mb << 20;
   service.shared_memory = options.shared_memory;
   service.device = device;
+  service.simulates = options.simulates;
   const auto server = server::Server::start(options.listen, service, &error);
   if (!server) {
     fprintf(stderr, "gpu-sim: %s\n", error.c_str());

@@ -53,6 +53,7 @@ test("a Python client lists the services, creates a batch and steps it", async (
     expect(run.status, run.stderr).toBe(0);
     const seen = JSON.parse(run.stdout);
     expect(seen.services).toContain("sdpg.sim.v1.SimulationService");
+    expect(seen.services).toContain("sdpg.render.v1.RenderService");
     expect(seen.services).toContain("grpc.reflection.v1alpha.ServerReflection");
     expect(seen.services).toContain("grpc.health.v1.Health");
     expect(seen.steps).toBe(5);

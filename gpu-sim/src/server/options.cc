@@ -10,18 +10,21 @@
 namespace sdpg::server {
 
 const char kUsage[] =
-    "gpu-sim --serve sim --listen HOST:PORT [flags]\n"
+    "gpu-sim --serve sim|render --listen HOST:PORT [flags]\n"
     "\n"
-    "Serves sdpg.sim.v1.SimulationService over gRPC, with health and reflection. Prints one JSON "
-    "line\n"
-    "on standard output when it listens; logs JSON lines to standard error.\n"
+    "Serves sdpg.sim.v1.SimulationService and sdpg.render.v1.RenderService over gRPC, with health "
+    "and\n"
+    "reflection. Prints one JSON line on standard output when it listens; logs JSON lines to "
+    "standard\n"
+    "error.\n"
     "\n"
-    "  --serve sim              the service to run\n"
+    "  --serve NAME             sim: both services; render: RenderService alone\n"
     "  --listen HOST:PORT       address; port 0 takes a free port\n"
     "  --threads N              worker threads, 1 to 1024 (default: the number of cores)\n"
     "  --isa NAME               avx512, avx2 or generic (default: the best here, or SDPG_ISA)\n"
     "  --device NAME            cpu, cuda or cuda:N, the device with number N (default: cpu)\n"
-    "  --memory-limit-mb N      most memory of all batches (default: 3/4 of the machine's)\n"
+    "  --memory-limit-mb N      most memory of all batches and scenes (default: 3/4 of the "
+    "machine's)\n"
     "  --no-shared-memory       offer the inline transport only\n"
     "  --exit-with-parent       stop when standard input reaches its end\n"
     "  --help                   this text\n";
@@ -78,7 +81,9 @@ bool parse_options(int argc, char** argv, Options* options, std::string* error) 
       options->help = true;
       return true;
     } else if (flag == "--serve") {
-      if (value != "sim") return refuse("--serve: expected sim, got '" + value + "'");
+      if (value != "sim" && value != "render")
+        return refuse("--serve: expected sim or render, got '" + value + "'");
+      options->simulates = value == "sim";
       served = true;
     } else if (flag == "--listen") {
       if (!is_address(value)) return refuse("--listen: expected HOST:PORT, got '" + value + "'");
@@ -110,8 +115,10 @@ bool parse_options(int argc, char** argv, Options* options, std::string* error) 
       options->exit_with_parent = true;
     }
   }
-  if (!served) return refuse("--serve sim is missing");
+  if (!served) return refuse("--serve sim (or render) is missing");
   if (options->listen.empty()) return refuse("--listen HOST:PORT is missing");
+  if (!options->simulates && options->cuda_device >= 0)
+    return refuse("--device: the render service draws on the CPU; leave the flag out");
   if (options->threads == 0)
     options->threads = static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 1u, 1024u));
   if (options->memory_limit_mb == 0) {

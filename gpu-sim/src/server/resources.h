@@ -21,6 +21,7 @@ struct ServiceOptions {
   std::uint64_t memory_limit_bytes = UINT64_MAX;  // of all batches and scenes together
   bool shared_memory = true;
   std::shared_ptr<cuda::Device> device;  // steps on it; null: on the CPU
+  bool simulates = true;                 // serves SimulationService beside RenderService
 };
 
 struct Resources {

@@ -15,11 +15,13 @@ std::unique_ptr<Server> Server::start(const std::string& listen, const ServiceOp
 
   std::unique_ptr<Server> server(new Server);
   const auto resources = std::make_shared<Resources>(options);
-  server->simulation_ = std::make_unique<SimulationService>(resources);
+  server->render_ = std::make_unique<RenderService>(resources);
+  if (options.simulates) server->simulation_ = std::make_unique<SimulationService>(resources);
   grpc::ServerBuilder builder;
   int port = 0;
   builder.AddListeningPort(listen, grpc::InsecureServerCredentials(), &port);
-  builder.RegisterService(server->simulation_.get());
+  if (server->simulation_) builder.RegisterService(server->simulation_.get());
+  builder.RegisterService(server->render_.get());
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
   builder.SetMaxSendMessageSize(kMaxMessageBytes);
   // Two servers must not share a port and split the calls between them.
@@ -50,6 +52,7 @@ void Server::stop(int grace_ms) {
   server_->Wait();
   server_.reset();
   simulation_.reset();
+  render_.reset();
 }
 
 }  // namespace sdpg::server

@@ -1,9 +1,10 @@
-// A listening gRPC server around SimulationService.
+// A listening gRPC server around SimulationService and RenderService.
 #pragma once
 
 #include <memory>
 #include <string>
 
+#include "server/render_service.h"
 #include "server/service.h"
 
 namespace grpc {
@@ -21,7 +22,7 @@ class Server {
 
   // HOST:PORT with the port that was bound.
   const std::string& address() const { return address_; }
-  // Ends streams after `grace_ms`, then frees every batch. Idempotent.
+  // Ends streams after `grace_ms`, then frees every batch and scene. Idempotent.
   void stop(int grace_ms);
 
  private:
@@ -29,6 +30,7 @@ class Server {
 
   std::string address_;
   std::unique_ptr<SimulationService> simulation_;
+  std::unique_ptr<RenderService> render_;
   std::unique_ptr<grpc::Server> server_;
 };
 

@@ -29,6 +29,10 @@ TEST(ParseOptions, ReadsEveryFlag) {
   EXPECT_FALSE(options.shared_memory);
   EXPECT_EQ(options.cuda_device, 2);
   EXPECT_TRUE(options.exit_with_parent);
+  EXPECT_TRUE(options.simulates);
+  Options apart;
+  EXPECT_EQ(refusal({"--serve", "render", "--listen=127.0.0.1:0"}, &apart), "");
+  EXPECT_FALSE(apart.simulates);
 }
 
 TEST(ParseOptions, RefusesWithOneLineThatSaysWhatWasExpected) {
@@ -36,8 +40,12 @@ TEST(ParseOptions, RefusesWithOneLineThatSaysWhatWasExpected) {
     std::vector<std::string> arguments;
     const char* says;
   } cases[] = {
-      {{}, "gpu-sim: --serve sim is missing; see gpu-sim --help"},
-      {{"--serve", "render"}, "gpu-sim: --serve: expected sim, got 'render'; see gpu-sim --help"},
+      {{}, "gpu-sim: --serve sim (or render) is missing; see gpu-sim --help"},
+      {{"--serve", "draw"},
+       "gpu-sim: --serve: expected sim or render, got 'draw'; see gpu-sim --help"},
+      {{"--serve", "render", "--listen", "a:1", "--device", "cuda"},
+       "gpu-sim: --device: the render service draws on the CPU; leave the flag out; see gpu-sim "
+       "--help"},
       {{"--serve", "sim"}, "gpu-sim: --listen HOST:PORT is missing; see gpu-sim --help"},
       {{"--serve", "sim", "--listen", "8080"},
        "gpu-sim: --listen: expected HOST:PORT, got '8080'; see gpu-sim --help"},

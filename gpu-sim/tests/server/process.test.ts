@@ -1,20 +1,29 @@
-// gpu-sim as a process: its ready line, its exit codes, and that nothing of it is left behind.
+// gpu-sim as a process: its ready line, its exit codes, that nothing of it is left behind, and that one
+// process draws what another simulates.
 
+import { Buffer } from "node:buffer";
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, readdirSync } from "node:fs";
+import { closeSync, existsSync, openSync, readdirSync, readSync } from "node:fs";
 import { createServer } from "node:net";
 import process from "node:process";
 import { createInterface } from "node:readline";
 import { expect, test } from "vitest";
-import { SimulationService, Transport } from "@proto/sdpg/sim/v1/sim_pb.ts";
+import { RenderService } from "@proto/sdpg/render/v1/render_pb.ts";
+import { type BufferTensor, SimulationService, Transport } from "@proto/sdpg/sim/v1/sim_pb.ts";
+import { ImageKind } from "@proto/sdpg/view/v1/view_pb.ts";
 import { client } from "@sdpg/common/rpc.ts";
 import { loadTask } from "@sdpg/tasks/mod.ts";
 
 const binary = new URL("../../../build/gpu-sim/gpu-sim", import.meta.url).pathname;
 
-async function start(...flags: string[]): Promise<{ child: ChildProcess; address: string }> {
-  const child = spawn(binary, ["--serve", "sim", "--listen", "127.0.0.1:0", ...flags], {
+const start = (...flags: string[]) => serve("sim", ...flags);
+
+async function serve(
+  service: string,
+  ...flags: string[]
+): Promise<{ child: ChildProcess; address: string }> {
+  const child = spawn(binary, ["--serve", service, "--listen", "127.0.0.1:0", ...flags], {
     stdio: ["pipe", "pipe", "ignore"],
   });
   const [line] = await once(createInterface({ input: child.stdout! }), "line");
@@ -119,3 +128,108 @@ test("what kill -9 leaves behind is swept when the next server starts", async ()
   process.kill(second.child.pid!, "SIGTERM");
   expect(await ended(second.child)).toBe(0);
 }, 30_000);
+
+/** An array in shared memory, opened while the object has its name. */
+class Opened {
+  readonly #file: number;
+  readonly #slotBytes: number;
+  readonly #offset: number;
+  constructor(tensors: BufferTensor[], name: string) {
+    const tensor = tensors.find((each) => each.name === name)!.tensor!;
+    if (tensor.storage.case !== "sharedMemory") throw new Error(`${name} is not in shared memory`);
+    this.#file = openSync(`/dev/shm${tensor.storage.value.name}`, "r");
+    this.#offset = Number(tensor.storage.value.offsetBytes);
+    this.#slotBytes = tensor.shape.slice(1).reduce((bytes, n) => bytes * Number(n), 1);
+  }
+  slot(index: number): Buffer {
+    const bytes = Buffer.alloc(this.#slotBytes);
+    readSync(this.#file, bytes, 0, bytes.length, this.#offset + index * bytes.length);
+    return bytes;
+  }
+  close() {
+    closeSync(this.#file);
+  }
+}
+
+test("a render process draws what the simulator's process draws, from its poses", async () => {
+  const { model, program } = await loadTask("hopper");
+  const views = [{
+    name: "side",
+    camera: "side",
+    width: 84,
+    height: 84,
+    kind: ImageKind.RGB,
+    frames: 3,
+    shadows: true,
+  }];
+  const [nominals, horizon] = [3, 4];
+  const simulator = await serve("sim", "--threads", "1");
+  const renderer = await serve("render", "--threads", "1");
+  const simulation = client(SimulationService, simulator.address);
+  const render = client(RenderService, renderer.address);
+  const batch = await simulation.createBatch({
+    model,
+    task: program,
+    nominals,
+    horizon,
+    views,
+    poses: true,
+    transport: Transport.SHARED_MEMORY,
+  });
+  const arrays = Object.fromEntries(
+    batch.tensors.map((tensor) => [tensor.name, tensor]),
+  );
+  const scene = await render.createScene({
+    model,
+    views,
+    environments: nominals,
+    slots: horizon,
+    transport: Transport.SHARED_MEMORY,
+    pose: arrays.pose,
+    fresh: arrays.fresh,
+  });
+  const drawn = new Opened(batch.tensors, "image/side");
+  const apart = new Opened(scene.tensors, "image/side");
+  const rollout = simulation.rollout();
+  const drawing = render.render();
+  let [asked, sent] = [0n, 0n];
+  const compare = async (slot: number, previousSlot: number) => {
+    drawing.send({
+      sceneId: scene.sceneId,
+      sequence: sent++,
+      message: { case: "draw", value: { slot, previousSlot, poseSlot: slot } },
+    });
+    const { value } = await drawing.responses.next();
+    expect(value.message).toMatchObject({ case: "rendered", value: { slot, images: nominals } });
+    const expected = drawn.slot(slot);
+    expect(new Set(expected).size).toBeGreaterThan(3); // a picture, not one colour
+    expect(apart.slot(slot).equals(expected)).toBe(true);
+  };
+  // deno-lint-ignore no-explicit-any
+  const ask = async (message: any) => {
+    rollout.send({ batchId: batch.batchId, sequence: asked++, message });
+    return (await rollout.responses.next()).value.message.case;
+  };
+  for (const epoch of [0n, 1n]) {
+    expect(await ask({ case: "begin", value: { epoch } })).toBe("begun");
+    await compare(0, horizon - 1);
+    for (let t = 0; t < horizon; t++) {
+      const mean = new Uint8Array(new Float32Array(nominals * 3).fill(0.5).buffer);
+      expect(await ask({ case: "step", value: { t, mean } })).toBe("stepped");
+      if (t + 1 < horizon) await compare(t + 1, t);
+    }
+    expect(await ask({ case: "end", value: {} })).toBe("ended");
+  }
+  expect(objectsOf(simulator.child.pid!)).toEqual([]);
+  expect(objectsOf(renderer.child.pid!)).toEqual([]);
+  drawn.close();
+  apart.close();
+  rollout.close();
+  drawing.close();
+  simulation.$close();
+  render.$close();
+  for (const { child } of [simulator, renderer]) {
+    process.kill(child.pid!, "SIGTERM");
+    expect(await ended(child)).toBe(0);
+  }
+}, 60_000);
