@@ -8,6 +8,7 @@
 
 #include "cuda/device.h"
 #include "support/fixtures.h"
+#include "support/views.h"
 
 namespace sdpg::cuda {
 namespace {
@@ -231,6 +232,22 @@ TEST(DeviceBatch, RefusesDoublePrecision) {
   const Status status = Batch::create(request, options, &batch);
   EXPECT_EQ(status.code, batch::kInvalidArgument);
   EXPECT_NE(status.message.find("float32"), std::string::npos) << status.message;
+}
+
+TEST(DeviceBatch, RefusesViewsAndPoses) {
+  const auto device = Device::emulated(1, false);
+  batch::CreateOptions options;
+  options.device = device.get();
+  std::unique_ptr<Batch> batch;
+  auto request = testing::hopper_request(1, 1, 1);
+  request.set_poses(true);
+  EXPECT_EQ(Batch::create(request, options, &batch).message,
+            "poses: a batch on a CUDA device has no views and no poses; start gpu-sim with --device "
+            "cpu, or leave them out");
+  testing::add_view(&request, "colour", view::v1::IMAGE_KIND_RGB, 1, 4, 4);
+  const Status status = Batch::create(request, options, &batch);
+  EXPECT_EQ(status.code, batch::kInvalidArgument);
+  EXPECT_EQ(status.message.rfind("views: a batch on a CUDA device", 0), 0u) << status.message;
 }
 
 TEST(DeviceBatch, RefusesWhatDoesNotFit) {

@@ -49,7 +49,7 @@ const suites: Suite[] = [
     name: "unit",
     what: "vitest beside the sources",
     always: true,
-    run: () => vitest("unit", ["services", "tasks"]),
+    run: () => vitest("unit", ["services", "tasks", "gpu-sim/tests"]),
   },
   {
     name: "contract",
