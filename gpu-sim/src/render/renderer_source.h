@@ -232,10 +232,11 @@ void draw_ground(const Canvas<P>& c) {
 
 // The first and past the last of `tiles` tiles that pixels from `low` to `high` touch.
 SDPG_INLINE void tile_range(float low, float high, int size, int tiles, int* first, int* end) {
-  // Kept inside before becoming integers: a bound may be far outside.
+  // Kept inside before becoming integers: a bound may be far outside, or no number where the
+  // model's numbers are so large that the arithmetic overflows.
   const float most = static_cast<float>(tiles * size);
-  const int from = static_cast<int>(std::ceil(std::clamp(low, 0.0f, most)));
-  const int to = static_cast<int>(std::floor(std::clamp(high, -1.0f, most)));
+  const int from = low > 0 ? static_cast<int>(std::ceil(std::min(low, most))) : 0;
+  const int to = high >= 0 ? static_cast<int>(std::floor(std::min(high, most))) : -1;
   *first = from / size;
   *end = to < 0 ? 0 : std::min(to / size + 1, tiles);
 }
