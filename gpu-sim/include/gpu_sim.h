@@ -39,6 +39,9 @@ GPU_SIM_API int gpu_sim_batch_step(gpu_sim_batch* batch, uint32_t t, const float
                                    char* error, size_t error_bytes);
 GPU_SIM_API int gpu_sim_batch_end(gpu_sim_batch* batch, char* error, size_t error_bytes);
 
+/* Pictures drawn since the batch was created, those of all views. */
+GPU_SIM_API uint64_t gpu_sim_batch_images(const gpu_sim_batch* batch);
+
 /* Size, then bytes, of the exact state. */
 GPU_SIM_API size_t gpu_sim_batch_snapshot_bytes(const gpu_sim_batch* batch);
 GPU_SIM_API int gpu_sim_batch_snapshot(const gpu_sim_batch* batch, uint8_t* out, size_t bytes,

@@ -29,6 +29,7 @@ const symbols = {
     result: "i32",
   },
   gpu_sim_batch_end: { parameters: ["pointer", "buffer", "usize"], result: "i32" },
+  gpu_sim_batch_images: { parameters: ["pointer"], result: "u64" },
   gpu_sim_batch_snapshot_bytes: { parameters: ["pointer"], result: "usize" },
   gpu_sim_batch_snapshot: {
     parameters: ["pointer", "buffer", "usize", "buffer", "usize"],
@@ -111,7 +112,8 @@ export function simulateInProcess(options: BatchOptions, threads: number): Simul
   );
 
   const messageBytes = BigInt(message.byteLength);
-  return {
+  let counted = 0;
+  const simulation: Simulation = {
     sizes,
     views: options.views ?? [],
     tensors,
@@ -137,6 +139,9 @@ export function simulateInProcess(options: BatchOptions, threads: number): Simul
     },
     end() {
       check(library.gpu_sim_batch_end(batch, message, messageBytes));
+      const drawn = Number(library.gpu_sim_batch_images(batch));
+      simulation.imagesDrawn += drawn - counted;
+      counted = drawn;
     },
     snapshot() {
       const state = new Uint8Array(Number(library.gpu_sim_batch_snapshot_bytes(batch)));
@@ -162,4 +167,5 @@ export function simulateInProcess(options: BatchOptions, threads: number): Simul
       return Promise.resolve();
     },
   };
+  return simulation;
 }

@@ -2,7 +2,7 @@
 // two threads on either side: the same bits.
 
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { presets } from "../../services/learner/presets.ts";
+import { type Observation, presetLayers } from "../../services/learner/presets.ts";
 import { configureTraining, TrainingRun } from "../../services/learner/run.ts";
 import type { BatchOptions, Simulation } from "../../services/learner/simulation.ts";
 import { simulateOverGrpc } from "../../services/learner/simulation_grpc.ts";
@@ -34,12 +34,13 @@ async function train(
   task: string,
   threads: number,
   simulate: (batch: BatchOptions) => Simulation | Promise<Simulation>,
+  observation: Observation = "state",
 ) {
   setNumThreads(threads);
   const before = liveTensors();
   const run = await TrainingRun.start({
     task: tasks.get(task)!,
-    config: configureTraining(presets.cpu[task], settings),
+    config: configureTraining(presetLayers("cpu", task, observation)!, settings),
     seed: 7n,
     simulate,
     epochs: 6,
@@ -49,7 +50,9 @@ async function train(
   let hash = "";
   for await (const event of run.events()) {
     if (event.kind === "done") hash = event.stateHash;
-    if (event.kind === "epoch") values.push({ ...event.scalars, live_tensors: 0 });
+    if (event.kind === "epoch") {
+      values.push({ ...event.scalars, live_tensors: 0 }, event.imagesRendered);
+    }
     if (event.kind === "evaluation") values.push(event.returns, event.rewardTerms);
   }
   await run.close();
@@ -80,6 +83,18 @@ test.each(["hopper", "walker"])(
   },
   60_000,
 );
+
+test("hopper from pixels: the same bits over every way, and every picture drawn once", async () => {
+  const pixels = (threads: number, simulate: Parameters<typeof train>[2]) =>
+    train("hopper", threads, simulate, "pixels");
+  const reference = await pixels(1, (batch) => simulateInProcess(batch, 1));
+  expect(reference.values.filter((value) => typeof value === "number"))
+    .toEqual([1, 2, 3, 4, 5, 6].map((epochs) => epochs * 6 * 16));
+  expect(await pixels(2, (batch) => simulateInProcess(batch, 2))).toEqual(reference);
+  expect(await pixels(1, grpc(0, "doorbell"))).toEqual(reference);
+  expect(await pixels(2, grpc(1, "shared_memory"))).toEqual(reference);
+  expect(await pixels(2, grpc(1, "inline"))).toEqual(reference);
+});
 
 test("a batch that the server refuses is refused with its reason", async () => {
   const task = tasks.get("hopper")!;

@@ -15,6 +15,7 @@ struct gpu_sim_batch {
   std::unique_ptr<sdpg::batch::Batch> batch;
   std::unique_ptr<sdpg::batch::ThreadPool> pool;
   std::string layout;
+  uint64_t images = 0;  // drawn since it was created
 };
 
 namespace {
@@ -88,21 +89,31 @@ void* gpu_sim_batch_buffer(gpu_sim_batch* batch, size_t* bytes) {
 
 int gpu_sim_batch_begin(gpu_sim_batch* batch, uint64_t epoch, int reset, char* error,
                         size_t error_bytes) {
-  return guarded(error, error_bytes,
-                 [&] { return batch->batch->begin(*batch->pool, epoch, reset != 0, nullptr); });
+  return guarded(error, error_bytes, [&] {
+    sdpg::batch::BeginReport report;
+    Status status = batch->batch->begin(*batch->pool, epoch, reset != 0, &report);
+    batch->images += report.images;
+    return status;
+  });
 }
 
 int gpu_sim_batch_step(gpu_sim_batch* batch, uint32_t t, const float* mean, size_t mean_count,
                        const float* log_std, size_t log_std_count, char* error,
                        size_t error_bytes) {
   return guarded(error, error_bytes, [&] {
-    return batch->batch->step(*batch->pool, t, mean, mean_count, log_std, log_std_count, nullptr);
+    sdpg::batch::StepReport report;
+    Status status =
+        batch->batch->step(*batch->pool, t, mean, mean_count, log_std, log_std_count, &report);
+    batch->images += report.images;
+    return status;
   });
 }
 
 int gpu_sim_batch_end(gpu_sim_batch* batch, char* error, size_t error_bytes) {
   return guarded(error, error_bytes, [&] { return batch->batch->end(nullptr); });
 }
+
+uint64_t gpu_sim_batch_images(const gpu_sim_batch* batch) { return batch->images; }
 
 size_t gpu_sim_batch_snapshot_bytes(const gpu_sim_batch* batch) {
   return batch->batch->snapshot_bytes();
