@@ -2,17 +2,18 @@
 // in a batch of its own and answers with their statistics. The handler checks its request and plays; one
 // evaluation at a time.
 
-import { isAbsolute, relative, resolve } from "node:path";
+import { extname, isAbsolute, relative, resolve } from "node:path";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import {
   type EvaluateRequest,
   type EvaluateResponseSchema,
   EvaluationService,
   type ResultSchema,
+  type Video,
 } from "@proto/sdpg/evaluation/v1/evaluation_pb.ts";
 import { checkpointsDirectory, isRunId } from "@sdpg/common/home.ts";
 import { Code, implement, RpcError, type ServiceImplementation } from "@sdpg/common/rpc.ts";
-import { loadTask, TaskError } from "@sdpg/tasks/mod.ts";
+import { loadTask, type Task, TaskError } from "@sdpg/tasks/mod.ts";
 import { loadPolicy } from "../learner/algorithms/sdpg.ts";
 import { viewsOf } from "../learner/cameras.ts";
 import {
@@ -22,15 +23,12 @@ import {
   type StoredCheckpoint,
 } from "../learner/checkpoint.ts";
 import { ConfigurationError, readConfiguration } from "../learner/configuration.ts";
-import {
-  evaluationBatch,
-  type Task,
-  type TrainingConfiguration,
-  trainingTree,
-} from "../learner/run.ts";
+import { evaluationBatch, type TrainingConfiguration, trainingTree } from "../learner/run.ts";
 import { type BatchOptions, type Simulation, SimulationError } from "../learner/simulation.ts";
 import { scope } from "../learner/torch/mod.ts";
-import { playEpisodes } from "./evaluate.ts";
+import { type EvaluationResult, playEpisodes } from "./evaluate.ts";
+import { film, type FilmOptions } from "./film.ts";
+import { videoEndings, VideoError } from "./video.ts";
 
 export interface EvaluationServiceOptions {
   /** SDPG_HOME: only what lies below it is read and written. */
@@ -40,6 +38,8 @@ export interface EvaluationServiceOptions {
     how: TrainingConfiguration["simulation"],
   ) => Promise<Simulation>;
 }
+
+type VideoOptions = Pick<FilmOptions, "path" | "camera" | "height">;
 
 const mostEpisodes = 4096;
 /** Milliseconds between two words about progress. */
@@ -75,7 +75,8 @@ export class EvaluationServer {
       }
       const checkpoint = this.#open(request.policy);
       let said = performance.now();
-      for await (const event of this.#play(checkpoint, episodes, request.seed)) {
+      const video = this.#videoOf(request.video);
+      for await (const event of this.#play(checkpoint, episodes, request.seed, video)) {
         if (signal.aborted) return;
         if ("returns" in event) {
           answer = { ...event, epoch: BigInt(checkpoint.epoch) };
@@ -93,8 +94,13 @@ export class EvaluationServer {
     yield { event: { case: "result", value: answer! } };
   }
 
-  /** Frees the batch and the policy however it ends. */
-  async *#play(checkpoint: StoredCheckpoint, episodes: number, seed: bigint) {
+  /** Plays, then films if asked to; frees the batches and the policy however it ends. */
+  async *#play(
+    checkpoint: StoredCheckpoint,
+    episodes: number,
+    seed: bigint,
+    video: VideoOptions | undefined,
+  ) {
     const { meta } = checkpoint;
     const config = readConfiguration(trainingTree, meta.configuration);
     const task = await loadTask(
@@ -102,10 +108,9 @@ export class EvaluationServer {
       meta.task_options as Record<string, number | string> | undefined,
     );
     using policy = policyOf(checkpoint, config, task);
-    const simulation = await this.options.simulate(
-      evaluationBatch(task, config, episodes, seed),
-      config.simulation,
-    );
+    const simulate = (batch: BatchOptions) => this.options.simulate(batch, config.simulation);
+    const simulation = await simulate(evaluationBatch(task, config, episodes, seed));
+    let result: EvaluationResult | undefined;
     try {
       const playing = playEpisodes({
         simulation,
@@ -115,13 +120,34 @@ export class EvaluationServer {
         rewardTerms: task.program.rewards.map((term) => term.name),
       });
       for await (const event of playing) {
-        yield "returns" in event
-          ? { ...event, imagesRendered: BigInt(simulation.imagesDrawn) }
-          : event;
+        if ("returns" in event) result = event;
+        else yield event;
       }
     } finally {
       await simulation.close();
     }
+    const imagesRendered = BigInt(simulation.imagesDrawn);
+    const filmed = video && await film({ task, config, policy, simulate, seed, ...video });
+    yield { ...result!, imagesRendered, video: filmed?.path, videoNote: filmed?.note };
+  }
+
+  /** Checked before anything is played. */
+  #videoOf(video: Video | undefined): VideoOptions | undefined {
+    if (video === undefined) return undefined;
+    const { path, camera, height } = video;
+    if (!videoEndings.includes(extname(path))) {
+      throw new RpcError(
+        Code.INVALID_ARGUMENT,
+        `Cannot write "${path}": expected a name that ends with ${videoEndings.join(", ")}`,
+      );
+    }
+    if (height !== 0 && (height < 64 || height > 2160)) {
+      throw new RpcError(
+        Code.INVALID_ARGUMENT,
+        `Cannot film ${height} pixels high: expected 64 to 2160`,
+      );
+    }
+    return { path: this.#belowHome(path), camera, height: height || 480 };
   }
 
   #open(policy: EvaluateRequest["policy"]): StoredCheckpoint {
@@ -149,7 +175,7 @@ export class EvaluationServer {
     if (from === "" || from.startsWith("..") || isAbsolute(from)) {
       throw new RpcError(
         Code.INVALID_ARGUMENT,
-        `Cannot read "${path}": expected a path below ${this.options.home}`,
+        `Cannot use "${path}": expected a path below ${this.options.home}`,
       );
     }
     return full;
@@ -164,8 +190,9 @@ function policyOf(checkpoint: StoredCheckpoint, config: TrainingConfiguration, t
 /** The expected errors of plain functions with their status codes. */
 function refusal(error: unknown): unknown {
   if (error instanceof CheckpointError) return new RpcError(Code.DATA_LOSS, error.message);
-  if (error instanceof ConfigurationError || error instanceof TaskError) {
-    return new RpcError(Code.INVALID_ARGUMENT, error.message);
+  const wrong = [ConfigurationError, TaskError, VideoError];
+  if (wrong.some((kind) => error instanceof kind)) {
+    return new RpcError(Code.INVALID_ARGUMENT, (error as Error).message);
   }
   if (error instanceof SimulationError) return new RpcError(error.code, error.message);
   return error;

@@ -42,11 +42,14 @@ export interface BatchOptions {
 
 /** Stacks of frames of one camera, as sdpg.view.v1.View says. */
 export interface View {
-  /** Name of the array, and of a camera of the model. */
+  /** Name of the array; the camera's unless given. */
+  readonly name?: string;
+  /** Of the model. */
   readonly camera: string;
   readonly width: number;
   readonly height: number;
   readonly frames: number;
+  readonly shadows?: boolean;
 }
 
 /**
@@ -66,7 +69,7 @@ export interface RolloutTensors {
   readonly done: Tensor; // [T, E] uint8, the environment's stretch ends here
   readonly fault: Tensor; // [T, E] uint8, bits of sdpg.sim.v1.FaultBit
   readonly progress: Tensor; // [T, E] int32, control steps of the episode, after step t
-  /** By camera: uint8 [T, N, frames * 3, height, width], nominals, before step t, oldest frame first. */
+  /** By name: uint8 [T, N, frames * 3, height, width], nominals, before step t, oldest frame first. */
   readonly images: ReadonlyMap<string, Tensor>;
 }
 
@@ -158,8 +161,8 @@ function viewMessage(view: View): MessageInitShape<typeof ViewSchema> {
 }
 
 /** A camera may have any name; an array's is [a-z][a-z0-9_]{0,39}. */
-function arrayName({ camera }: View): string {
-  const plain = camera.toLowerCase().replace(/[^a-z0-9_]/g, "_");
+function arrayName({ camera, name = camera }: View): string {
+  const plain = name.toLowerCase().replace(/[^a-z0-9_]/g, "_");
   return (/^[a-z]/.test(plain) ? plain : `c${plain}`).slice(0, 40);
 }
 
@@ -227,7 +230,7 @@ export function viewBuffer(
     fault: array("fault", "uint8", [T, E]),
     progress: array("progress", "int32", [T, E]),
     images: new Map((options.views ?? []).map((view) => [
-      view.camera,
+      view.name ?? view.camera,
       array(`image/${arrayName(view)}`, "uint8", [T, N, view.frames * 3, view.height, view.width]),
     ])),
   };

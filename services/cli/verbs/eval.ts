@@ -1,9 +1,11 @@
 // ./sdpg eval: episodes with the deterministic policy of a run or checkpoint.
 
-import { join, resolve } from "node:path";
+import { cpSync, existsSync, rmSync } from "node:fs";
+import { dirname, extname, join, resolve } from "node:path";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { EvaluateRequestSchema, Result } from "@proto/sdpg/evaluation/v1/evaluation_pb.ts";
-import { isRunId, sdpgHome } from "@sdpg/common/home.ts";
+import { createHome, isRunId, sdpgHome } from "@sdpg/common/home.ts";
+import { videoEndings } from "../../evaluation/video.ts";
 import { type EvaluationMesh, openEvaluation } from "../evaluation.ts";
 import { read, UsageError, verb } from "../flags.ts";
 import { number, table } from "../format.ts";
@@ -24,6 +26,23 @@ export const evaluate = verb({
     best: { meaning: "the checkpoint with the best evaluation instead of the newest" },
     episodes: { value: "N", meaning: "episodes to play", read: read.count, fallback: "16" },
     seed: { value: "N", meaning: "seed of the starts", read: read.seed, fallback: "0" },
+    video: {
+      value: "FILE",
+      meaning: `films the first episode: ${videoEndings.join(", ")}`,
+      read: read.text,
+    },
+    camera: {
+      value: "NAME",
+      meaning: "camera of the video's larger picture",
+      read: read.text,
+      fallback: "wide",
+    },
+    height: {
+      value: "N",
+      meaning: "height of the video in pixels, 64 to 2160",
+      read: read.count,
+      fallback: "480",
+    },
     threads: {
       value: "N",
       meaning: "threads of the simulator and of the policy",
@@ -33,12 +52,17 @@ export const evaluate = verb({
     json: { meaning: "one JSON object instead of a table" },
   },
   details: "The interval of the mean is Student's at 95 %.",
-  examples: ["./sdpg eval my-hopper", "./sdpg eval .sdpg/runs/my-hopper/checkpoints/400 --json"],
+  examples: [
+    "./sdpg eval my-hopper",
+    "./sdpg eval my-hopper --best --video hopper.mp4",
+    "./sdpg eval .sdpg/runs/my-hopper/checkpoints/400 --json",
+  ],
   async run({ positionals: [target], options }) {
     const home = sdpgHome();
     const policy = policyOf(target, options.best ?? false);
     if (policy.case !== "checkpoint") readRunFile(home, target); // or says that there is no such run
     const threads = options.threads ?? navigator.hardwareConcurrency;
+    const film = filmPath(home, options.video);
     console.error("starting gpu-sim and evaluation");
     const mesh = await openEvaluation(home, threads);
     try {
@@ -46,8 +70,12 @@ export const evaluate = verb({
         policy,
         episodes: options.episodes ?? 16,
         seed: options.seed ?? 0n,
+        video: film === undefined
+          ? undefined
+          : { path: film, camera: options.camera, height: options.height },
       };
       const result = await Promise.race([play(mesh, request), mesh.dead]);
+      if (film) takeVideo(result, film, options.video!);
       if (options.json) writeOut(JSON.stringify(asJson(target, result)));
       else writeResult(target, result);
       return 0;
@@ -66,6 +94,30 @@ function policyOf(target: string, best: boolean) {
     return { case: "checkpoint", value: resolve(target) } as const;
   }
   return { case: best ? "bestOfRunId" : "runId", value: target } as const;
+}
+
+/** The service writes below the home only; from there the video is moved to where it is wanted. */
+function filmPath(home: string, wanted: string | undefined): string | undefined {
+  if (wanted === undefined) return undefined;
+  if (!videoEndings.includes(extname(wanted))) {
+    throw new UsageError(
+      `Cannot write "${wanted}": expected a name that ends with ${videoEndings.join(", ")}`,
+    );
+  }
+  const folder = dirname(resolve(wanted));
+  if (!existsSync(folder)) throw new UsageError(`Cannot write "${wanted}": there is no ${folder}`);
+  createHome(home);
+  return join(home, `film-${Deno.pid}${extname(wanted)}`);
+}
+
+/** Moves the video, or the folder of its frames, to where it was asked for, and says so in the result. */
+function takeVideo(result: Result, film: string, wanted: string) {
+  const stem = (path: string) => path.slice(0, -extname(path).length);
+  const target = result.video.replace(stem(film), stem(wanted));
+  cpSync(result.video, target, { recursive: true }); // It may be on another disk.
+  rmSync(result.video, { recursive: true });
+  result.video = target;
+  result.videoNote = result.videoNote.replaceAll(stem(film), stem(wanted));
 }
 
 async function play(
@@ -96,6 +148,7 @@ function asJson(target: string, result: Result) {
     returns: result.returns,
     lengths: result.lengths,
     reward_terms: result.rewardTerms,
+    video: result.video || undefined,
   };
 }
 
@@ -115,4 +168,6 @@ function writeResult(target: string, result: Result) {
     ["episode", "return", "length"],
     returns.map((value, i) => [String(i), number(value), String(lengths[i])]),
   ));
+  if (result.video) writeOut(`\nvideo of episode 0: ${result.video}`);
+  if (result.videoNote) console.error(`sdpg: ${result.videoNote}`);
 }
