@@ -175,6 +175,44 @@ test("stopped at epoch 7 or killed there, and resumed: epoch 12 is bit-identical
   expect(Number(worst)).toBeLessThan(1e-3);
 }, 180_000);
 
+test("from pixels: stopped at epoch 4 and resumed by fresh services, epoch 6 is bit-identical", async () => {
+  const pixels = { ...request, observation: "pixels", epochs: 6n };
+  await learner.startRun({ ...pixels, runId: "whole" });
+  const whole = await watch("whole");
+  // Every nominal was drawn once a step, and nothing else was for the policy.
+  expect(whole.epochs.map((e) => Number(e.imagesRendered)))
+    .toEqual([1, 2, 3, 4, 5, 6].map((epochs) => epochs * 6 * 16));
+  expect(whole.evaluations.map(({ epoch }) => epoch)).toEqual([4n]);
+
+  await learner.startRun({ ...pixels, runId: "stopped", epochs: 4n });
+  const first = await watch("stopped");
+  await stopAll();
+  await startAll();
+  await learner.resumeRun({ runId: "stopped", epochs: 6n });
+  const second = await watch("stopped");
+  expect(course([...first.epochs, ...second.epochs])).toEqual(course(whole.epochs));
+  expect(second.epochs.at(-1)!.imagesRendered).toBe(576n);
+  expect(second.done?.stateHash).toBe(whole.done?.stateHash);
+});
+
+test("pixels are refused by name where they cannot be: size, stack, encoder, camera", async () => {
+  const attempt = (overrides: Record<string, string>) =>
+    learner.startRun({ ...request, observation: "pixels", runId: "wrong", overrides });
+  for (
+    const [overrides, message] of [
+      [{ "camera.width": "0" }, "Cannot set camera.width: expected a whole number at least 1"],
+      [{ "camera.frames": "17" }, "Cannot set camera.frames: expected a whole number"],
+      [{ "camera.height": "8" }, "Cannot set camera.height: encoder small needs at least 12"],
+      [{ observation: "state" }, "choose it with --obs state"],
+    ] as const
+  ) {
+    await expect(attempt(overrides)).rejects.toMatchObject({
+      code: Code.INVALID_ARGUMENT,
+      message: expect.stringContaining(message),
+    });
+  }
+});
+
 test(
   "a damaged newest checkpoint is passed over by name and the run still ends alike",
   async () => {
