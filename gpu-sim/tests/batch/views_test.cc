@@ -7,11 +7,14 @@
 
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <random>
+#include <set>
 
 #include "batch/batch.h"
 #include "core/block.h"
 #include "render/image_stacks.h"
+#include "support/randomise.h"
 
 namespace sdpg::batch {
 namespace {
@@ -208,6 +211,43 @@ TEST(Views, StacksFollowTheRulesOverSegments) {
   }
 }
 
+// Checks the poses of a slot that shows the present state against the kinematics of each nominal's
+// own model.
+void check_poses(const Rig& rig, std::uint32_t slot, const core::Kernels& kernels,
+                 const std::function<std::shared_ptr<const core::Model>(std::uint32_t)>& model_of) {
+  const auto state = rig.snapshot();
+  const BatchSizes& sizes = rig.batch->sizes();
+  const std::uint32_t lanes = static_cast<std::uint32_t>(kernels.lanes);
+  const std::uint32_t blocks = (sizes.environments + lanes - 1) / lanes;
+  const std::size_t bytes = static_cast<std::size_t>(kernels.scalar_bytes);
+  const std::size_t stride =
+      (state.size() - 160 - blocks * lanes * 4 - sizes.nominals * 4) / blocks;
+  for (std::uint32_t n = 0; n < sizes.nominals; ++n) {
+    const auto model = model_of(n);
+    testing::Block block(*model, kernels);
+    const std::uint32_t e = n * sizes.members;
+    for (int i = 0; i < core::nq(*model); ++i) {
+      const std::uint8_t* at = state.data() + 160 + e / lanes * stride +
+                               (static_cast<std::uint32_t>(i) * lanes + e % lanes) * bytes;
+      float single = 0;
+      double wide = 0;
+      memcpy(bytes == 8 ? static_cast<void*>(&wide) : &single, at, bytes);
+      block.set(testing::Block::kQpos, i, 0, bytes == 8 ? wide : single);
+    }
+    block.kinematics();
+    const float* pose = pose_of(rig, slot, n);
+    for (int b = 0; b < core::nbody(*model); ++b) {
+      for (int k = 0; k < 3; ++k)
+        ASSERT_EQ(pose[b * 7 + k],
+                  static_cast<float>(block.get(testing::Block::kXpos, b * 3 + k, 0)))
+            << kernels.isa << bytes << " nominal " << n << " body " << b;
+      for (int k = 0; k < 4; ++k)
+        ASSERT_EQ(pose[b * 7 + 3 + k],
+                  static_cast<float>(block.get(testing::Block::kXquat, b * 4 + k, 0)));
+    }
+  }
+}
+
 TEST(Views, PosesAreTheKinematicsOfTheNominals) {
   for (const core::Kernels* kernels : testing::all_kernels()) {
     auto request = hopper_request(37, 2, 1);
@@ -216,39 +256,37 @@ TEST(Views, PosesAreTheKinematicsOfTheNominals) {
                                                      : sim::v1::PRECISION_FLOAT32);
     Rig rig(request, 2, kernels->isa);
     const auto model = testing::made(request.model());
-    testing::Block block(*model, *kernels);
-    const int bodies = core::nbody(*model), lanes = kernels->lanes, bytes = kernels->scalar_bytes;
     std::mt19937_64 random(3);
     for (std::uint64_t epoch = 0; epoch < 3; ++epoch) {
       rig.segment(epoch, random, 1);
-      const auto state = rig.snapshot();
-      const int blocks = (37 * 3 + lanes - 1) / lanes;
-      const std::size_t stride = (state.size() - 160 - blocks * lanes * 4 - 37 * 4) / blocks;
-      for (std::uint32_t n = 0; n < 37; ++n) {
-        const std::uint32_t e = n * 3;
-        for (int i = 0; i < core::nq(*model); ++i) {
-          const std::uint8_t* at =
-              state.data() + 160 + e / lanes * stride + (i * lanes + e % lanes) * bytes;
-          float single;
-          double wide;
-          memcpy(&single, at, 4);
-          memcpy(&wide, at, bytes == 8 ? 8 : 0);
-          block.set(testing::Block::kQpos, i, 0, bytes == 8 ? wide : single);
-        }
-        block.kinematics();
-        const float* pose = pose_of(rig, 1, n);
-        for (int b = 0; b < bodies; ++b) {
-          for (int k = 0; k < 3; ++k)
-            ASSERT_EQ(pose[b * 7 + k],
-                      static_cast<float>(block.get(testing::Block::kXpos, b * 3 + k, 0)))
-                << kernels->isa << bytes << " nominal " << n << " body " << b;
-          for (int k = 0; k < 4; ++k)
-            ASSERT_EQ(pose[b * 7 + 3 + k],
-                      static_cast<float>(block.get(testing::Block::kXquat, b * 4 + k, 0)));
-        }
-      }
+      check_poses(rig, 1, *kernels, [&](std::uint32_t) { return model; });
     }
   }
+}
+
+// The angle at which a joint's bodies are unturned differs from nominal to nominal.
+TEST(Views, PosesAreThoseOfTheNominalsOwnParameters) {
+  std::string error;
+  const core::Kernels* kernels = core::select_kernels(core::Precision::kFloat32, "", &error);
+  ASSERT_TRUE(kernels) << error;
+  auto request = hopper_request(20, 2, 1);
+  request.set_poses(true);
+  constexpr std::uint32_t kThighAngle = 3;
+  testing::randomise(&request, task::v1::PARAMETER_FIELD_QPOS0, kThighAngle, 0.1f, 0.6f, true);
+  Rig rig(request);
+  std::mt19937_64 random(3);
+  std::set<float> angles;
+  rig.segment(0, random, 1);
+  check_poses(rig, 1, *kernels, [&](std::uint32_t n) {
+    const BatchSizes& sizes = rig.batch->sizes();
+    const std::uint64_t row = std::uint64_t{sizes.environments} + n * sizes.members;
+    const float angle = rig.out.privileged[(row + 1) * sizes.privileged - 1];  // seen last
+    angles.insert(angle);
+    auto message = request.model();
+    message.set_qpos0(kThighAngle, angle);
+    return testing::made(message);
+  });
+  EXPECT_EQ(angles.size(), 20u);
 }
 
 TEST(Views, LeaveEverythingElseAsItIs) {
