@@ -241,9 +241,10 @@ TEST(DeviceBatch, RefusesViewsAndPoses) {
   std::unique_ptr<Batch> batch;
   auto request = testing::hopper_request(1, 1, 1);
   request.set_poses(true);
-  EXPECT_EQ(Batch::create(request, options, &batch).message,
-            "poses: a batch on a CUDA device has no views and no poses; start gpu-sim with --device "
-            "cpu, or leave them out");
+  EXPECT_EQ(
+      Batch::create(request, options, &batch).message,
+      "poses: a batch on a CUDA device has no views and no poses; start gpu-sim with --device "
+      "cpu, or leave them out");
   testing::add_view(&request, "colour", view::v1::IMAGE_KIND_RGB, 1, 4, 4);
   const Status status = Batch::create(request, options, &batch);
   EXPECT_EQ(status.code, batch::kInvalidArgument);
