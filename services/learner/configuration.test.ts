@@ -13,7 +13,8 @@ import {
   type Tree,
   widths,
 } from "./configuration.ts";
-import { presets } from "./presets.ts";
+import { smallestPicture } from "./networks/encoder.ts";
+import { presetLayers, type PresetName, presets } from "./presets.ts";
 import { configureTraining, trainingTree } from "./run.ts";
 
 const tree = {
@@ -155,4 +156,36 @@ test("the paper's presets carry the published numbers", () => {
     critic: { hidden: [128, 128], lr: 5e-4, lr_schedule: "linear", target_retention: 0.2 },
     entropy: { mode: "fixed", temperature: 1e-2 },
   });
+});
+
+test("from pixels every task has both presets; the paper's carry the published numbers", () => {
+  const read = (preset: PresetName, task: string) =>
+    configureTraining(presetLayers(preset, task, "pixels")!, {});
+  for (const task of Object.keys(presets.paper)) {
+    for (const preset of ["paper", "cpu"] as const) {
+      const { observation, camera, encoder } = read(preset, task);
+      expect(observation).toBe("pixels");
+      expect(encoder.kind).toBe(preset === "paper" ? "drqv2" : "small");
+      expect(Math.min(camera.width, camera.height))
+        .toBeGreaterThanOrEqual(smallestPicture(encoder.kind));
+      expect(configureTraining(presetLayers(preset, task, "state")!, {}).observation).toBe("state");
+    }
+    expect(read("paper", task)).toMatchObject({
+      nominals: 64,
+      auxiliaries: 63,
+      camera: { width: 84, height: 84, frames: 3, with_vector: false },
+      encoder: { lr_scale: 1 },
+    });
+  }
+  const published = ["hopper", "walker", "ant", "humanoid"].map((task) => {
+    const { epochs, horizon, encoder } = read("paper", task);
+    return [epochs, horizon, encoder.features];
+  });
+  expect(published).toEqual([
+    [20_000, 32, 128],
+    [20_000, 32, 128],
+    [20_000, 32, 256],
+    [200_000, 16, 256],
+  ]);
+  expect(presetLayers("cpu", "nothing", "pixels")).toBeUndefined();
 });
