@@ -193,6 +193,7 @@ describe("VideoWriter", () => {
       await writer.close();
     };
     await expect(frames()).rejects.toThrow(/ended with exit code 4: it said nothing/);
+    await writer.abort();
   });
 
   test("refuses other endings, frames of another size and videos without frames", async () => {

@@ -203,6 +203,7 @@ export class VideoWriter {
   #child: Deno.ChildProcess | undefined;
   #input: WritableStreamDefaultWriter<Uint8Array> | undefined;
   #errors: Promise<string> | undefined;
+  #ended = false;
   /** Where the frames go when there is no ffmpeg. */
   #folder: string | undefined;
 
@@ -263,7 +264,7 @@ export class VideoWriter {
   async abort(): Promise<void> {
     if (this.#child === undefined) return;
     await this.#input!.abort().catch(() => {}); // It may have gone already.
-    this.#child.kill("SIGKILL");
+    if (!this.#ended) this.#child.kill("SIGKILL");
     await this.#child.status;
     await this.#errors;
     await Deno.remove(this.path).catch(() => {}); // It may not have been begun.
@@ -295,6 +296,7 @@ export class VideoWriter {
     }
     this.#input = this.#child.stdin.getWriter();
     this.#errors = new Response(this.#child.stderr).text();
+    void this.#child.status.then(() => this.#ended = true);
     return { width, height };
   }
 

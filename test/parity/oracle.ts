@@ -215,6 +215,17 @@ export class Oracle {
     return Array.from(qfrc_actuator as Float64Array, (f, i) => f + qfrc_damper[i]);
   }
 
+  /** Position and quaternion of every body at a configuration, [nbody, 7]: what a renderer gets. */
+  poses(qpos: number[]): Float32Array<ArrayBuffer> {
+    this.set(qpos, Array(this.nv).fill(0), Array(this.nu).fill(0));
+    this.mujoco.mj_kinematics(this.model, this.data);
+    const { xpos, xquat } = this.data;
+    return Float32Array.from({ length: 7 * this.model.nbody }, (_, i) => {
+      const [body, k] = [Math.floor(i / 7), i % 7];
+      return k < 3 ? xpos[3 * body + k] : xquat[4 * body + k - 3];
+    });
+  }
+
   /** Height of the lowest point of the colliding capsules and spheres at a configuration. */
   lowestPoint(qpos: number[]): number {
     this.set(qpos, Array(this.nv).fill(0), Array(this.nu).fill(0));
