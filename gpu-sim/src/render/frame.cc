@@ -214,16 +214,26 @@ void find_flat_colours(const Frame& frame, Shape* shape) {
 
 }  // namespace
 
+namespace {
+std::size_t padded_casters(const Scene& scene) {
+  return (scene.geoms.size() + kCasterBlock - 1) / kCasterBlock * kCasterBlock;
+}
+}  // namespace
+
 std::size_t frame_memory(const Scene& scene) {
   const std::size_t bytes = scene.geoms.size() * sizeof(Shape) +
                             scene.lights.size() * sizeof(FrameLight) +
+                            4 * padded_casters(scene) * sizeof(float) +
                             static_cast<std::size_t>(scene.nbody) * 10 * sizeof(double);
   return (bytes + 63) / 64 * 64;
 }
 
 void make_frame(const Scene& scene, const View& view, const float* pose, void* memory, bool cull,
                 Frame* out) {
-  double* body_pose = static_cast<double*>(memory);
+  // The casters first: they are loaded as packs.
+  for (int i = 0; i < 4; ++i)
+    out->caster[i] = static_cast<float*>(memory) + i * padded_casters(scene);
+  double* body_pose = reinterpret_cast<double*>(out->caster[3] + padded_casters(scene));
   double* com = body_pose + 7 * scene.nbody;
   out->shape = reinterpret_cast<Shape*>(com + 3 * scene.nbody);
   out->light = reinterpret_cast<FrameLight*>(out->shape + scene.geoms.size());
@@ -243,12 +253,14 @@ void make_frame(const Scene& scene, const View& view, const float* pose, void* m
   for (int c = 0; c < 3; ++c) out->background[c] = std::floor(scene.background[c] * 255 + 0.5f);
 
   out->global_ambient = scene.global_ambient;
+  out->shadows = false;
   out->lights = static_cast<int>(scene.lights.size());
   for (int l = 0; l < out->lights; ++l) {
     const Light& light = scene.lights[l];
     FrameLight& placed = out->light[l];
     placed.light = &light;
     placed.casts = view.shadows && light.castshadow;
+    out->shadows |= placed.casts;
     if (light.headlight) {
       put({0, 0, 0}, placed.pos);
       put({0, 0, 1}, placed.towards);
@@ -287,6 +299,12 @@ void make_frame(const Scene& scene, const View& view, const float* pose, void* m
     bound(screen, geom, centre, axes, cull, &shape);
     ++out->shapes;
     out->planes += geom.type == kPlane;
+  }
+  out->casters = (out->shapes + kCasterBlock - 1) / kCasterBlock * kCasterBlock;
+  for (int i = 0; i < out->casters; ++i) {
+    const bool real = i < out->shapes;
+    for (int k = 0; k < 3; ++k) out->caster[k][i] = real ? out->shape[i].middle[k] : 1e15f;
+    out->caster[3][i] = real ? out->shape[i].radius : 0;
   }
 }
 

@@ -34,6 +34,9 @@ struct FrameLight {
   bool casts;        // shadows are asked for
 };
 
+// Lanes of the widest pack.
+inline constexpr int kCasterBlock = 16;
+
 struct Frame {
   // Of pixel (x, y): u = (x + shift_x) * scale, v = (y + shift_y) * -scale.
   float scale, shift_x, shift_y;
@@ -43,8 +46,13 @@ struct Frame {
   Shape* shape;        // [number of geoms]
   int lights;
   FrameLight* light;     // [number of lights]
+  bool shadows;          // some light casts them
   float background[3];   // 0 to 255, whole numbers
   float global_ambient;  // shines everywhere
+  // Spheres around all shapes, as in Shape, for many at once: x, y, z and radius, each [casters].
+  // Filled up with spheres that nothing can touch to a multiple of kCasterBlock.
+  float* caster[4];
+  int casters;
 };
 
 // Bytes of memory make_frame() needs for its arrays, a multiple of 64.

@@ -47,6 +47,7 @@ struct Canvas {
   int columns, rows;  // tiles
   float* depth;       // [rows][columns][lanes]
   float* number;      // index into frame.shape, or -1
+  float* triangle;    // of its mesh; null in a scene without meshes
   P lane_x, lane_y;   // place of each lane in its tile
 };
 
@@ -77,11 +78,11 @@ SDPG_INLINE Rays<P> rays_of(const Canvas<P>& c, int column, int row) {
   return {x * f.scale, y * -f.scale};
 }
 
-// -- intersections
-// --------------------------------------------------------------------------------- Each takes a
-// ray from `o` along `d` in the geom's frame and returns the parameter at which it enters the shape
-// from outside, or no_hit(). Surfaces are seen from outside only, as MuJoCo culls the faces behind.
-// Roots are taken from the point nearest to the centre, where nothing cancels.
+// ---- intersections
+
+// Each takes a ray from `o` along `d` in the geom's frame and returns the parameter at which it
+// enters the shape from outside, or kNoHit. Surfaces are seen from outside only, as MuJoCo culls
+// the faces behind. Roots are taken from the point nearest to the centre, where nothing cancels.
 
 inline constexpr float kNoHit = -1.0f;
 
@@ -174,6 +175,77 @@ SDPG_INLINE P hit_ellipsoid(const Vec3<P>& o, const Vec3<P>& d, const float* siz
   return hit_sphere(Vec3<P>{o.x * x, o.y * y, o.z * z}, Vec3<P>{d.x * x, d.y * y, d.z * z}, 1.0f);
 }
 
+inline constexpr bool is_mesh(ShapeType type) { return type == kMesh || type == kHeightField; }
+
+// Whether some lane's ray meets the box before `limit`.
+template <class P>
+SDPG_INLINE bool meets(const Mesh::Node& node, const Vec3<P>& o, const Vec3<P>& inverse, P limit) {
+  const auto slab = [](float low, float high, P o, P inverse, P* in, P* out) {
+    const P a = (low - o) * inverse, b = (high - o) * inverse;
+    *in = min(a, b);
+    *out = max(a, b);
+  };
+  P in, out, in_y, out_y, in_z, out_z;
+  slab(node.low[0], node.high[0], o.x, inverse.x, &in, &out);
+  slab(node.low[1], node.high[1], o.y, inverse.y, &in_y, &out_y);
+  slab(node.low[2], node.high[2], o.z, inverse.z, &in_z, &out_z);
+  in = max(max(max(in, in_y), in_z), 0.0f);
+  out = min(min(min(out, out_y), out_z), limit);
+  return core::any(in <= out);
+}
+
+// Nearest of the mesh's triangles met from outside at a parameter of at least `least` and before
+// *nearest, which it becomes, with the triangle's number; true where there is one. All rays of the
+// pack walk the hierarchy together; among triangles at the same parameter the lowest number wins,
+// so that the way they took does not matter. With `any_hit` the walk ends once all of `asked` have
+// met something.
+template <bool any_hit, class P>
+SDPG_INLINE typename P::Bool hit_mesh(const Mesh& mesh, const Vec3<P>& o, const Vec3<P>& d,
+                                      float least, typename P::Bool asked, P* nearest,
+                                      P* triangle) {
+  const auto invert = [](P x) { return 1.0f / copysign(max(abs(x), kSmallest), x); };
+  const Vec3<P> inverse{invert(d.x), invert(d.y), invert(d.z)};
+  const float first_direction[3] = {d.x[0], d.y[0], d.z[0]};
+  auto found = core::no_lanes<P>();
+  int stack[kMeshStack], waiting = 0;
+  stack[waiting++] = 0;
+  while (waiting > 0) {
+    const Mesh::Node& node = mesh.nodes[stack[--waiting]];
+    if (!meets(node, o, inverse, *nearest)) continue;
+    if (node.count == 0) {
+      // The nearer child is looked at first: it is put on top.
+      const int far_first = first_direction[node.axis] > 0 ? 1 : 0;
+      stack[waiting++] = node.first + far_first;
+      stack[waiting++] = node.first + 1 - far_first;
+      continue;
+    }
+    for (int i = node.first; i < node.first + node.count; ++i) {
+      // T. Moeller and B. Trumbore, Fast, minimum storage ray/triangle intersection, 1997.
+      const Mesh::Triangle& t = mesh.triangles[i];
+      const Vec3<P> edge1 = all_lanes<P>(t.edge1), edge2 = all_lanes<P>(t.edge2);
+      const Vec3<P> p = core::cross(d, edge2);
+      const P determinant = dot(edge1, p);
+      const P scale = 1.0f / determinant;
+      const Vec3<P> from = o - all_lanes<P>(t.corner);
+      const P u = dot(from, p) * scale;
+      const Vec3<P> q = core::cross(from, edge1);
+      const P v = dot(d, q) * scale;
+      const P at = dot(edge2, q) * scale;
+      // A little of its neighbours, so that no ray slips between them.
+      constexpr float slack = 1e-6f;
+      const P own = P(static_cast<float>(i));
+      const auto better = (at < *nearest) | ((at == *nearest) & (own < *triangle));
+      const auto hit = (determinant > 0.0f) & (u >= -slack) & (v >= -slack) & (u + v <= 1 + slack) &
+                       (at >= least) & better;
+      *nearest = select(hit, at, *nearest);
+      *triangle = select(hit, own, *triangle);
+      found = found | hit;
+    }
+    if (any_hit && core::bits(asked & (!found)) == 0) break;
+  }
+  return found;
+}
+
 template <ShapeType type, class P>
 SDPG_INLINE P hit(const Shape& shape, const Vec3<P>& o, const Vec3<P>& d) {
   const float* size = shape.geom->size;
@@ -201,13 +273,13 @@ SDPG_INLINE void with_type(ShapeType type, const Work& work) {
       return work.template operator()<kCylinder>();
     case kBox:
       return work.template operator()<kBox>();
-    default:
-      __builtin_unreachable();
+    case kMesh:
+    case kHeightField:
+      return work.template operator()<kMesh>();
   }
 }
 
-// -- ground and shapes
-// -------------------------------------------------------------------------------
+// ---- ground and shapes
 
 template <class P>
 void draw_ground(const Canvas<P>& c) {
@@ -226,6 +298,7 @@ void draw_ground(const Canvas<P>& c) {
       const int at = (row * c.columns + column) * P::lanes;
       core::store(c.depth + at, depth);
       core::store(c.number + at, number);
+      if (c.triangle != nullptr) core::store(c.triangle + at, P(-1.0f));
     }
   }
 }
@@ -287,32 +360,45 @@ void draw_shape(const Canvas<P>& c, int index) {
     for (int column = first; column < end; ++column) {
       const int at = (row * c.columns + column) * P::lanes;
       const P depth = core::load<P>(c.depth + at);
-      const P t = hit<type>(s, origin, rays_of(c, column, row).local(s));
-      const auto nearer = (t >= f.near) & (t < depth);
-      core::store(c.depth + at, select(nearer, t, depth));
-      core::store(c.number + at, select(nearer, own, core::load<P>(c.number + at)));
+      const Vec3<P> d = rays_of(c, column, row).local(s);
+      if constexpr (is_mesh(type)) {
+        P t = depth, triangle = P(-1.0f);
+        const auto nearer =
+            hit_mesh<false>(*s.geom->mesh, origin, d, f.near, core::all_lanes<P>(), &t, &triangle);
+        core::store(c.depth + at, t);
+        core::store(c.number + at, select(nearer, own, core::load<P>(c.number + at)));
+        core::store(c.triangle + at, select(nearer, triangle, core::load<P>(c.triangle + at)));
+      } else {
+        const P t = hit<type>(s, origin, d);
+        const auto nearer = (t >= f.near) & (t < depth);
+        core::store(c.depth + at, select(nearer, t, depth));
+        core::store(c.number + at, select(nearer, own, core::load<P>(c.number + at)));
+      }
     }
   }
 }
 
-// -- colour
-// ------------------------------------------------------------------------------------------
+// ---- colour
 
 template <class P>
 struct Colour {
   P red, green, blue;
 };
 
+// Out of the geom's frame into the camera's.
+template <class P>
+SDPG_INLINE Vec3<P> turn_out(const Shape& s, const Vec3<P>& a) {
+  return {a.x * s.axes[0][0] + a.y * s.axes[1][0] + a.z * s.axes[2][0],
+          a.x * s.axes[0][1] + a.y * s.axes[1][1] + a.z * s.axes[2][1],
+          a.x * s.axes[0][2] + a.y * s.axes[1][2] + a.z * s.axes[2][2]};
+}
+
 // Outward normal of length 1, in the camera's frame, at the point p; `local` is the point in the
 // geom's frame.
 template <ShapeType type, class P>
 SDPG_INLINE Vec3<P> normal(const Shape& s, const Vec3<P>& p, const Vec3<P>& local) {
   const float* size = s.geom->size;
-  const auto turned = [&](const Vec3<P>& n) {
-    return Vec3<P>{n.x * s.axes[0][0] + n.y * s.axes[1][0] + n.z * s.axes[2][0],
-                   n.x * s.axes[0][1] + n.y * s.axes[1][1] + n.z * s.axes[2][1],
-                   n.x * s.axes[0][2] + n.y * s.axes[1][2] + n.z * s.axes[2][2]};
-  };
+  const auto turned = [&](const Vec3<P>& n) { return turn_out(s, n); };
   if constexpr (type == kPlane) {
     return all_lanes<P>(s.axes[2]);
   } else if constexpr (type == kSphere) {
@@ -349,6 +435,120 @@ SDPG_INLINE Vec3<P> normal(const Shape& s, const Vec3<P>& p, const Vec3<P>& loca
   }
 }
 
+// The triangles' normals; `triangle` holds the numbers of all lanes, `lanes` the bits of those that
+// are the shape's.
+template <class P>
+SDPG_INLINE Vec3<P> mesh_normal(const Shape& s, const float* triangle, std::uint32_t lanes) {
+  Vec3<P> n{P(0.0f), P(0.0f), P(1.0f)};
+  for (; lanes != 0; lanes &= lanes - 1) {
+    const int i = __builtin_ctz(lanes);
+    const float* own = s.geom->mesh->triangles[static_cast<int>(triangle[i])].normal;
+    core::set_lane(n.x, i, own[0]);
+    core::set_lane(n.y, i, own[1]);
+    core::set_lane(n.z, i, own[2]);
+  }
+  return turn_out(s, n);
+}
+
+// What is seen of one shape in a tile.
+template <class P>
+struct Surface {
+  const Shape* shape;
+  int index;
+  typename P::Bool own;  // lanes that show it
+  Vec3<P> p, n;          // point and normal, in the camera's frame
+  // A sphere around the points, in m.
+  float middle[3], radius;
+};
+
+// `column` and `row` of the tile, `depth` of its lanes.
+template <class P>
+SDPG_INLINE void bound(const Canvas<P>& c, int column, int row, const float* depth,
+                       Surface<P>* surface) {
+  constexpr float half_width = 0.5f * (Tiles<P>::width - 1);
+  constexpr float half_height = 0.5f * (Tiles<P>::height - 1);
+  const Frame& f = c.frame;
+  float low = f.far, high = 0;
+  for (std::uint32_t lanes = core::bits(surface->own); lanes != 0; lanes &= lanes - 1) {
+    low = std::min(low, depth[__builtin_ctz(lanes)]);
+    high = std::max(high, depth[__builtin_ctz(lanes)]);
+  }
+  const float u = (static_cast<float>(column * Tiles<P>::width) + half_width + f.shift_x) * f.scale;
+  const float v = (static_cast<float>(row * Tiles<P>::height) + half_height + f.shift_y) * -f.scale;
+  const float t = 0.5f * (low + high);
+  surface->middle[0] = u * t;
+  surface->middle[1] = v * t;
+  surface->middle[2] = -t;
+  surface->radius = 0.5f * (high - low) * std::sqrt(u * u + v * v + 1) +
+                    high * f.scale * std::sqrt(half_width * half_width + half_height * half_height);
+}
+
+// Where a ray to a light starts, in m: off the surface, past the rounding of its points.
+inline constexpr float kOffSurface = 1e-3f;
+
+// Lanes of the surface that the light does not reach. `towards` has length 1; the light is
+// `distance` away.
+template <class P>
+SDPG_INLINE typename P::Bool shadowed(const Canvas<P>& c, const FrameLight& light,
+                                      const Surface<P>& surface, const Vec3<P>& towards,
+                                      P distance) {
+  const Frame& f = c.frame;
+  // Spheres around the shapes against one around all the rays: a capsule from the surface to the
+  // light, or without end.
+  float along[3] = {light.towards[0], light.towards[1], light.towards[2]}, reach = 1e15f;
+  if (!light.light->directional) {
+    float square = 0;
+    for (int k = 0; k < 3; ++k) {
+      along[k] = light.pos[k] - surface.middle[k];
+      square += along[k] * along[k];
+    }
+    reach = std::sqrt(square);
+    for (float& x : along) x /= std::max(reach, kSmallest);
+  }
+  auto dark = core::no_lanes<P>();
+  for (int block = 0; block < f.casters; block += P::lanes) {
+    const auto caster = [&](int k) { return core::load<P>(f.caster[k] + block); };
+    const Vec3<P> to{caster(0) - P(surface.middle[0]), caster(1) - P(surface.middle[1]),
+                     caster(2) - P(surface.middle[2])};
+    const P at = max(min(dot(along, to), reach), 0.0f);
+    const Vec3<P> off{to.x - at * along[0], to.y - at * along[1], to.z - at * along[2]};
+    // Widened by more than rounding: whether a lane is dark must not depend on its neighbours.
+    const P touching = (caster(3) + P(surface.radius)) * 1.001f + P(kOffSurface);
+    for (std::uint32_t near = core::bits(dot(off, off) <= touching * touching); near != 0;
+         near &= near - 1) {
+      const int index = block + __builtin_ctz(near);
+      const Shape& s = f.shape[index];
+      const ShapeType type = s.geom->type;
+      // Nothing convex darkens itself where it faces the light.
+      if (index == surface.index && !is_mesh(type)) continue;
+      if (type == kPlane) {
+        // A light in front of a plane is not behind it for anything seen.
+        float height = 0;
+        for (int k = 0; k < 3; ++k)
+          height += s.axes[2][k] *
+                    (light.light->directional ? light.towards[k] : light.pos[k] - s.centre[k]);
+        if (height >= 0) continue;
+      }
+      const Vec3<P> from{surface.p.x - P(s.centre[0]), surface.p.y - P(s.centre[1]),
+                         surface.p.z - P(s.centre[2])};
+      const Vec3<P> o{dot(s.axes[0], from), dot(s.axes[1], from), dot(s.axes[2], from)};
+      const Vec3<P> d{dot(s.axes[0], towards), dot(s.axes[1], towards), dot(s.axes[2], towards)};
+      with_type(type, [&]<ShapeType kind>() {
+        if constexpr (is_mesh(kind)) {
+          P nearest = distance, triangle = P(-1.0f);
+          dark = dark | hit_mesh<true>(*s.geom->mesh, o, d, kOffSurface, surface.own & (!dark),
+                                       &nearest, &triangle);
+        } else {
+          const P t = hit<kind>(s, o, d);
+          dark = dark | ((t > kOffSurface) & (t < distance));
+        }
+      });
+      if (core::bits(surface.own & (!dark)) == 0) return dark;
+    }
+  }
+  return dark;
+}
+
 // x to a power, 0 for x <= 0; exponents are at least 0.
 template <class P>
 SDPG_INLINE P power(P x, float exponent) {
@@ -359,10 +559,10 @@ SDPG_INLINE P power(P x, float exponent) {
 // OpenGL's lighting of fixed function, as MuJoCo sets it up, at every pixel instead of every
 // vertex.
 template <class P>
-SDPG_INLINE Colour<P> light_up(const Canvas<P>& c, const Shape& s, const Vec3<P>& p,
-                               const Vec3<P>& n) {
+SDPG_INLINE Colour<P> light_up(const Canvas<P>& c, const Surface<P>& surface) {
+  const Geom& g = *surface.shape->geom;
+  const Vec3<P>&p = surface.p, &n = surface.n;
   const Frame& f = c.frame;
-  const Geom& g = *s.geom;
   P lit[3], shine[3];
   for (int i = 0; i < 3; ++i) {
     lit[i] = P(g.emission + f.global_ambient);
@@ -372,11 +572,12 @@ SDPG_INLINE Colour<P> light_up(const Canvas<P>& c, const Shape& s, const Vec3<P>
     const FrameLight& placed = f.light[l];
     const Light& light = *placed.light;
     Vec3<P> towards = all_lanes<P>(placed.towards);
-    P strength = P(1.0f);
+    P strength = P(1.0f), distance = P(INFINITY);
     if (!light.directional) {
       const Vec3<P> to = all_lanes<P>(placed.pos) - p;
       const P square = max(dot(to, to), kSmallest);
       const P length = sqrt(square);
+      distance = length;
       towards = to * (1.0f / length);
       strength = 1.0f / (P(light.attenuation[0]) + length * light.attenuation[1] +
                          square * light.attenuation[2]);
@@ -386,6 +587,14 @@ SDPG_INLINE Colour<P> light_up(const Canvas<P>& c, const Shape& s, const Vec3<P>
       }
     }
     const P facing = max(dot(n, towards), 0.0f);
+    if (placed.casts) {
+      // MuJoCo's shadows swallow all of the light, its ambient part too.
+      auto reached = surface.own & (facing > 0.0f);
+      if (core::any(reached))
+        reached = reached & (!shadowed(c, placed, surface, towards, distance));
+      if (!core::any(reached)) continue;
+      strength = core::keep(reached, strength);
+    }
     for (int i = 0; i < 3; ++i)
       lit[i] += strength * (P(light.ambient[i]) + facing * light.diffuse[i]);
     const float *specular = light.specular,
@@ -418,23 +627,35 @@ SDPG_INLINE P to_byte(P x) {
 }
 
 template <ShapeType type, class P>
-SDPG_INLINE Colour<P> colour(const Canvas<P>& c, const Shape& s, const Rays<P>& rays, P t) {
+SDPG_INLINE Colour<P> colour(const Canvas<P>& c, int column, int row, int index,
+                             typename P::Bool own) {
+  const Shape& s = c.frame.shape[index];
   const Geom& g = *s.geom;
-  const auto local_x = [&] { return t * rays.along(s.axes[0]) + P(s.origin[0]); };
-  const auto local_y = [&] { return t * rays.along(s.axes[1]) + P(s.origin[1]); };
+  const int at = (row * c.columns + column) * P::lanes;
+  const P t = core::load<P>(c.depth + at);
+  const Rays<P> rays = rays_of(c, column, row);
+  const auto local = [&](int axis) { return t * rays.along(s.axes[axis]) + P(s.origin[axis]); };
   if (type == kPlane && s.is_flat) {
     if (!g.checker) return {P(s.flat[0][0]), P(s.flat[0][1]), P(s.flat[0][2])};
-    const auto first = on_first(g, local_x(), local_y());
+    const auto first = on_first(g, local(0), local(1));
     return {select(first, P(s.flat[0][0]), P(s.flat[1][0])),
             select(first, P(s.flat[0][1]), P(s.flat[1][1])),
             select(first, P(s.flat[0][2]), P(s.flat[1][2]))};
   }
-  const Vec3<P> p{rays.u * t, rays.v * t, -t};
-  const Vec3<P> local{local_x(), local_y(), t * rays.along(s.axes[2]) + P(s.origin[2])};
-  const Vec3<P> n = normal<type>(s, p, local);
-  Colour<P> lit = light_up(c, s, p, n);
+  const Vec3<P> place{local(0), local(1), local(2)};
+  Surface<P> surface;
+  surface.shape = &s;
+  surface.index = index;
+  surface.own = own;
+  surface.p = {rays.u * t, rays.v * t, -t};
+  if constexpr (is_mesh(type))
+    surface.n = mesh_normal<P>(s, c.triangle + at, core::bits(own));
+  else
+    surface.n = normal<type>(s, surface.p, place);
+  if (c.frame.shadows) bound(c, column, row, c.depth + at, &surface);
+  Colour<P> lit = light_up(c, surface);
   if (g.checker) {
-    const auto first = on_first(g, local.x, local.y);
+    const auto first = on_first(g, place.x, place.y);
     lit.red = lit.red * select(first, P(g.first[0]), P(g.second[0]));
     lit.green = lit.green * select(first, P(g.first[1]), P(g.second[1]));
     lit.blue = lit.blue * select(first, P(g.first[2]), P(g.second[2]));
@@ -443,27 +664,26 @@ SDPG_INLINE Colour<P> colour(const Canvas<P>& c, const Shape& s, const Rays<P>& 
 }
 
 template <class P>
-SDPG_INLINE Colour<P> colour_of_tile(const Canvas<P>& c, const Rays<P>& rays, const float* depth,
-                                     const float* number) {
-  const P t = core::load<P>(depth), numbers = core::load<P>(number);
+SDPG_INLINE Colour<P> colour_of_tile(const Canvas<P>& c, int column, int row) {
+  const float* number = c.number + (row * c.columns + column) * P::lanes;
+  const P numbers = core::load<P>(number);
   Colour<P> out{P(c.frame.background[0]), P(c.frame.background[1]), P(c.frame.background[2])};
   // Every shape that some lane shows, in turn.
-  for (auto rest = core::bits(numbers >= 0.0f); rest != 0;) {
+  for (std::uint32_t rest = core::bits(numbers >= 0.0f); rest != 0;) {
     const float chosen = number[__builtin_ctz(rest)];
-    const Shape& s = c.frame.shape[static_cast<int>(chosen)];
+    const int index = static_cast<int>(chosen);
     const auto own = numbers == chosen;
-    with_type(s.geom->type, [&]<ShapeType type>() {
-      const Colour<P> own_colour = colour<type>(c, s, rays, t);
-      out = {select(own, own_colour.red, out.red), select(own, own_colour.green, out.green),
-             select(own, own_colour.blue, out.blue)};
+    with_type(c.frame.shape[index].geom->type, [&]<ShapeType type>() {
+      const Colour<P> lit = colour<type>(c, column, row, index, own);
+      out = {select(own, lit.red, out.red), select(own, lit.green, out.green),
+             select(own, lit.blue, out.blue)};
     });
     rest &= ~core::bits(own);
   }
   return out;
 }
 
-// -- pixels
-// ------------------------------------------------------------------------------------------
+// ---- pixels
 
 // Writes the part of a tile that lies in the picture, a value for every lane.
 template <class P, class T>
@@ -508,8 +728,7 @@ void draw_colour(const Canvas<P>& c, unsigned char* pixels) {
   const std::size_t plane = static_cast<std::size_t>(c.frame.width) * c.frame.height;
   for (int row = 0; row < c.rows; ++row) {
     for (int column = 0; column < c.columns; ++column) {
-      const int at = (row * c.columns + column) * P::lanes;
-      const Colour<P> out = colour_of_tile(c, rays_of(c, column, row), c.depth + at, c.number + at);
+      const Colour<P> out = colour_of_tile(c, column, row);
       write_bytes(c, column, row, out.red, pixels);
       write_bytes(c, column, row, out.green, pixels + plane);
       write_bytes(c, column, row, out.blue, pixels + 2 * plane);
@@ -556,8 +775,7 @@ inline void add_noise(const Frame& f, const NoiseKey& key, float amplitude, unsi
   }
 }
 
-// -- the table
-// ---------------------------------------------------------------------------------------
+// ---- the table
 
 template <class P>
 std::size_t tiles(const View& view) {
@@ -568,7 +786,7 @@ std::size_t tiles(const View& view) {
 template <class P>
 std::size_t scratch_bytes(const Scene& scene, const View& view) {
   const std::size_t numbers = tiles<P>(view) * P::lanes * sizeof(float);
-  return frame_memory(scene) + 2 * ((numbers + 63) / 64 * 64);
+  return frame_memory(scene) + (scene.meshes.empty() ? 2 : 3) * ((numbers + 63) / 64 * 64);
 }
 
 template <class P>
@@ -579,7 +797,9 @@ void draw(const Scene& scene, const View& view, const float* pose, const NoiseKe
   c.rows = (view.height + Tiles<P>::height - 1) / Tiles<P>::height;
   unsigned char* memory = static_cast<unsigned char*>(scratch);
   c.depth = reinterpret_cast<float*>(memory + frame_memory(scene));
-  c.number = c.depth + (tiles<P>(view) * P::lanes + 15) / 16 * 16;
+  const std::size_t numbers = (tiles<P>(view) * P::lanes + 15) / 16 * 16;
+  c.number = c.depth + numbers;
+  c.triangle = scene.meshes.empty() ? nullptr : c.number + numbers;
   for (int i = 0; i < P::lanes; ++i) {
     core::set_lane(c.lane_x, i, static_cast<float>(i % Tiles<P>::width));
     core::set_lane(c.lane_y, i, static_cast<float>(i / Tiles<P>::width));

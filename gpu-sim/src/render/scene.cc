@@ -263,7 +263,55 @@ void read_material(const proto::Model& message, int index, const float rgba[4],
   }
 }
 
-void read_shape(const proto::Geoms& geoms, int g, const std::string& what, Geom* out) {
+std::shared_ptr<const Mesh> read_mesh(const proto::Model& message, int index,
+                                      const std::string& geom) {
+  if (index < 0 || index >= message.meshes_size())
+    throw Refused(geom + ": no mesh " + std::to_string(index) + "; the model has " +
+                  std::to_string(message.meshes_size()));
+  const proto::Mesh& from = message.meshes(index);
+  const std::string what = geom + ": " + called("mesh", from.name(), index);
+  if (from.face_size() == 0) throw Refused(what + " has no faces");
+  if (from.face_size() % 3 != 0 || from.vert_size() % 3 != 0)
+    throw Refused(what + ": expected three numbers a vertex and a face, got " +
+                  std::to_string(from.vert_size()) + " and " + std::to_string(from.face_size()));
+  if (from.face_size() / 3 > kMostTriangles)
+    throw Refused(what + ": expected at most " + std::to_string(kMostTriangles) + " faces, got " +
+                  std::to_string(from.face_size() / 3));
+  expect_count(from.vert(), from.vert_size(), what + ": vert");
+  for (const int v : from.face())
+    if (v < 0 || v >= from.vert_size() / 3)
+      throw Refused(what + ": no vertex " + std::to_string(v) + "; it has " +
+                    std::to_string(from.vert_size() / 3));
+  return make_mesh({from.vert().begin(), from.vert().end()},
+                   {from.face().begin(), from.face().end()});
+}
+
+std::shared_ptr<const Mesh> read_height_field(const proto::Model& message, int index,
+                                              const std::string& geom) {
+  if (index < 0 || index >= message.hfields_size())
+    throw Refused(geom + ": no height field " + std::to_string(index) + "; the model has " +
+                  std::to_string(message.hfields_size()));
+  const proto::HeightField& from = message.hfields(index);
+  const std::string what = geom + ": " + called("height field", from.name(), index);
+  const long long nrow = from.nrow(), ncol = from.ncol();
+  if (nrow < 2 || ncol < 2)
+    throw Refused(what + ": expected at least 2 rows and columns, got " + std::to_string(nrow) +
+                  " and " + std::to_string(ncol));
+  if (2 * (nrow - 1) * (ncol - 1) + 4 * (nrow + ncol) > kMostTriangles)
+    throw Refused(what + ": expected at most " + std::to_string(kMostTriangles) + " triangles");
+  expect_count(from.data(), static_cast<int>(nrow * ncol), what + ": data");
+  expect_count(from.size(), 4, what + ": size");
+  double size[4];
+  copy(from.size(), 0, 4, size);
+  if (!(size[0] > 0 && size[1] > 0 && size[2] >= 0 && size[3] >= 0))
+    throw Refused(what + ": size: expected extents above 0 and heights of at least 0");
+  return make_height_field(from.nrow(), from.ncol(), size,
+                           {from.data().begin(), from.data().end()});
+}
+
+void read_shape(const proto::Model& message, int g, const std::string& what, Scene* scene,
+                Geom* out) {
+  const proto::Geoms& geoms = message.geoms();
   copy(geoms.size(), 3 * g, 3, out->size);
   const float* s = out->size;
   const auto positive = [&](int count) {
@@ -276,6 +324,7 @@ void read_shape(const proto::Geoms& geoms, int g, const std::string& what, Geom*
     out->extent[1] = y;
     out->extent[2] = z;
   };
+  const int data = g < geoms.dataid_size() ? geoms.dataid(g) : -1;
   switch (geoms.type(g)) {
     case kPlane:
       if (!(s[0] >= 0 && s[1] >= 0)) throw Refused(what + ": size: expected at least 0");
@@ -298,10 +347,18 @@ void read_shape(const proto::Geoms& geoms, int g, const std::string& what, Geom*
       positive(3);
       extent(s[0], s[1], s[2]);
       break;
+    case kMesh:
+    case kHeightField:
+      scene->meshes.push_back(geoms.type(g) == kMesh ? read_mesh(message, data, what)
+                                                     : read_height_field(message, data, what));
+      out->mesh = scene->meshes.back().get();
+      std::copy_n(out->mesh->extent, 3, out->extent);
+      std::copy_n(out->mesh->centre, 3, out->centre);
+      break;
     default:
       throw Refused(what + ": shape " + std::to_string(geoms.type(g)) +
-                    " is not drawn; expected a plane (0), sphere (2), capsule (3), ellipsoid (4), "
-                    "cylinder (5) or box (6)");
+                    " is not drawn; expected a plane (0), height field (1), sphere (2), capsule "
+                    "(3), ellipsoid (4), cylinder (5), box (6) or mesh (7)");
   }
   out->type = static_cast<ShapeType>(geoms.type(g));
 }
@@ -355,7 +412,7 @@ void read_geoms(const proto::Model& message, Scene* out) {
     copy(geoms.pos(), 3 * g, 3, geom.pos);
     copy(geoms.quat(), 4 * g, 4, geom.quat);
     unit_quaternion(geom.quat, what + ": quat");
-    read_shape(geoms, g, what, &geom);
+    read_shape(message, g, what, out, &geom);
     read_material(message, material, rgba, what, &geom);
     out->geoms.push_back(geom);
   }
@@ -458,7 +515,6 @@ bool make_view(const Scene& scene, const sdpg::view::v1::View& message, View* ou
   if (!(out->near > 0 && out->near < out->far && far < 1e6))
     return refuse("near, far: expected 0 < near < far < 1e6 m, got " + std::to_string(near) +
                   " and " + std::to_string(far));
-  if (message.shadows()) return refuse("shadows are not drawn yet; leave them out");
   out->shadows = message.shadows();
   if (!(message.depth_noise() >= 0 && message.depth_noise() < 1e6))
     return refuse("depth_noise: expected at least 0 m, got " +

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "render/mesh.h"
 #include "render/renderer.h"
 
 namespace sdpg::render {
@@ -59,9 +60,6 @@ struct Light {
   float exponent;
 };
 
-// Triangles under a hierarchy of boxes; see mesh.cc.
-struct Mesh;
-
 struct Geom {
   int id;  // in the model
   ShapeType type;
@@ -92,7 +90,7 @@ struct Scene {
   std::vector<Light> lights;
   float background[3] = {0, 0, 0};
   float global_ambient = 0;
-  bool has_meshes = false;
+  // Of the geoms; a picture without any needs to remember no triangles.
   std::vector<std::shared_ptr<const Mesh>> meshes;
 };
 

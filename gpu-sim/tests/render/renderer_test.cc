@@ -131,6 +131,29 @@ Numbers random_quaternion(std::mt19937_64& random) {
   return q;
 }
 
+// A box of these half extents as twelve triangles.
+void add_box_mesh(SceneBuilder* builder, double x, double y, double z) {
+  auto* mesh = builder->model.add_meshes();
+  for (int i = 0; i < 8; ++i) {
+    mesh->add_vert(static_cast<float>(i & 1 ? x : -x));
+    mesh->add_vert(static_cast<float>(i & 2 ? y : -y));
+    mesh->add_vert(static_cast<float>(i & 4 ? z : -z));
+  }
+  for (const int v : {0, 4, 6, 0, 6, 2, 1, 3, 7, 1, 7, 5, 0, 1, 5, 0, 5, 4,
+                      2, 6, 7, 2, 7, 3, 0, 2, 3, 0, 3, 1, 4, 5, 7, 4, 7, 6})
+    mesh->add_face(v);
+}
+
+// Hills of `rows` x `columns` points over 2 x 2 m, up to 0.5 m.
+void add_hills(SceneBuilder* builder, int rows, int columns, std::mt19937_64& random) {
+  auto* field = builder->model.add_hfields();
+  field->set_nrow(rows);
+  field->set_ncol(columns);
+  append({1, 1, 0.5, 0.1}, field->mutable_size());
+  for (int i = 0; i < rows * columns; ++i)
+    field->add_data(std::uniform_real_distribution<float>(0, 1)(random));
+}
+
 // Every shape twice before the camera, over a plane.
 SceneBuilder random_scene(std::uint64_t seed, std::vector<Solid>* solids) {
   std::mt19937_64 random(seed);
@@ -215,6 +238,59 @@ TEST(Renderer, DrawsAFinitePlaneFromItsFrontOnly) {
   }
 }
 
+TEST(Renderer, DrawsAMeshOfABoxAsTheBox) {
+  const std::uint64_t seed = testing::test_seed();
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  std::mt19937_64 random(seed);
+  for (int i = 0; i < 5; ++i) {
+    const Numbers quat = random_quaternion(random);
+    SceneBuilder builder;
+    builder.camera({0, 0, 0});
+    add_box_mesh(&builder, 0.3, 0.5, 0.7);
+    const int mesh = builder.geom(7, {0.3, 0.5, 0.7}, {3, 0.1, 0.2}, quat);
+    builder.model.mutable_geoms()->set_dataid(mesh, 0);
+    expect_as_walked(builder, {{0, 6, {0.3, 0.5, 0.7}, {3, 0.1, 0.2}, quat}}, 40, 40);
+    // Lit alike too: the normals agree.
+    builder.light(true, {0, 0, 5}, {1, 0.5, -0.4});
+    const auto message = view_message(Kind::kRgb, 40, 40);
+    const auto as_mesh = draw_bytes(*builder.scene(), message, builder.pose);
+    builder.model.mutable_geoms()->set_type(mesh, 6);
+    const auto as_box = draw_bytes(*builder.scene(), message, builder.pose);
+    int differing = 0;
+    for (std::size_t b = 0; b < as_box.size(); ++b)
+      differing += std::abs(as_box[b] - as_mesh[b]) > 1;
+    EXPECT_LE(differing, 12);
+  }
+}
+
+TEST(Renderer, DrawsTheHeightsOfAHeightField) {
+  std::mt19937_64 random(5);
+  SceneBuilder builder;
+  builder.camera({0, 0, 2}, {1, 0, 0, 0}, 90);
+  add_hills(&builder, 5, 9, random);
+  builder.model.mutable_geoms()->set_dataid(builder.geom(1, {1, 1, 0.5}, {0, 0, 0}), 0);
+  const auto& data = builder.model.hfields(0).data();
+  for (int r = 1; r < 4; ++r) {
+    for (int c = 1; c < 8; ++c) {
+      // Straight above the point of row r, column c; the middle pixel sees it.
+      auto* camera = builder.model.mutable_cameras(0);
+      camera->set_pos(0, 2.0 * c / 8 - 1);
+      camera->set_pos(1, 2.0 * r / 4 - 1);
+      const auto depth =
+          draw_values<float>(*builder.scene(), view_message(Kind::kDepth, 3, 3), builder.pose);
+      EXPECT_NEAR(depth[4], 2 - 0.5 * data[9 * r + c], 1e-5) << "row " << r << ", column " << c;
+    }
+  }
+  // The front wall from the side, from the base up to the surface; nothing below.
+  auto* camera = builder.model.mutable_cameras(0);
+  for (int i = 0; i < 3; ++i) camera->set_pos(i, i == 1 ? -3 : -0.05);
+  for (int i = 0; i < 4; ++i) camera->set_quat(i, i < 2 ? std::sqrt(0.5) : 0);
+  const auto depth =
+      draw_values<float>(*builder.scene(), view_message(Kind::kDepth, 41, 41), builder.pose);
+  EXPECT_NEAR(depth[20 * 41 + 20], 2, 1e-5);
+  EXPECT_EQ(depth[40 * 41 + 20], 100);
+}
+
 TEST(Renderer, DrawsTheSameBitsWithEveryTableAndWithoutCulling) {
   const std::uint64_t seed = testing::test_seed();
   SCOPED_TRACE("seed " + std::to_string(seed));
@@ -229,10 +305,19 @@ TEST(Renderer, DrawsTheSameBitsWithEveryTableAndWithoutCulling) {
     spot->set_exponent(7);
     for (int c = 0; c < 3; ++c) spot->set_specular(c, 0.4);
     builder.light(true, {0, 0, 5}, {0.3, 0.2, -1})->set_castshadow(true);
+    spot->set_castshadow(true);
+    std::mt19937_64 random(seed + i);
+    add_box_mesh(&builder, 0.3, 0.2, 0.4);
+    add_hills(&builder, 12, 17, random);
+    auto* geoms = builder.model.mutable_geoms();
+    const Numbers quat = random_quaternion(random);
+    geoms->set_dataid(builder.geom(7, {0.3, 0.2, 0.4}, {2, 0.5, 0.1}, quat), 0);
+    geoms->set_dataid(builder.geom(1, {1, 1, 0.5}, {3, -0.5, -0.9}), 0);
     const auto scene = builder.scene();
     for (const auto& [width, height] : sizes) {
       for (const Kind kind : {Kind::kRgb, Kind::kDepth, Kind::kSegmentation}) {
-        const auto message = view_message(kind, width, height);
+        auto message = view_message(kind, width, height);
+        message.set_shadows(i % 3 != 0);
         const auto expected = draw_bytes(*scene, message, builder.pose, {}, "emulated");
         for (const std::string& isa : testing::all_tables())
           EXPECT_EQ(draw_bytes(*scene, message, builder.pose, {}, isa), expected)
@@ -441,6 +526,39 @@ TEST(Renderer, LaysCheckersAsTheTextureGeneratorDoes) {
   EXPECT_EQ(pixel(builder, 20, 19, 40), second);
   EXPECT_EQ(pixel(builder, 20, 1, 40), second);  // y = 1.85
   EXPECT_EQ(pixel(builder, 19, 1, 40), first);
+}
+
+TEST(Renderer, CastsShadowsWhereTheyAreAskedFor) {
+  for (const int type : {2, 3, 4, 5, 6, 7}) {
+    for (const bool directional : {true, false}) {
+      SCOPED_TRACE("shape " + std::to_string(type) + (directional ? ", sun" : ", lamp"));
+      SceneBuilder builder = above();
+      builder.geom(0, {0, 0, 1}, {0, 0, 0});
+      add_box_mesh(&builder, 0.25, 0.25, 0.25);
+      const int geom = builder.geom(type, {0.25, 0.25, 0.25}, {1, 0, 0.5});
+      if (type == 7) builder.model.mutable_geoms()->set_dataid(geom, 0);
+      // Through the shape's middle to (0.5, 0) of the ground.
+      auto* light = builder.light(directional, {2, 0, 1.5}, {-1, 0, -1});
+      const auto at = [&](double x, double y, bool shadows) {
+        const int column = static_cast<int>(50 * (x + 2)), row = static_cast<int>(50 * (2 - y));
+        return pixel(builder, column, row, 200, shadows).red;
+      };
+      const int lit = at(0.5, 0, false);
+      EXPECT_GT(lit, 40);
+      EXPECT_EQ(at(0.5, 0, true), lit) << "the light casts none";
+      light->set_castshadow(true);
+      EXPECT_EQ(at(0.5, 0, true), 0);
+      EXPECT_EQ(at(0.5, 0, false), lit) << "the view asks for none";
+      // A sun's shadow is as wide as the shape, a lamp's up to twice.
+      EXPECT_EQ(at(0.5, 0.2, true), 0);
+      const double outside = directional ? 0.3 : 0.55;
+      EXPECT_EQ(at(0.5, outside, true), at(0.5, outside, false));
+      EXPECT_EQ(at(-1.6, 0, true), at(-1.6, 0, false));
+      // The top of the shape is lit: nothing darkens its own front.
+      EXPECT_EQ(at(1.8, 0.02, true), at(1.8, 0.02, false));
+      EXPECT_GT(at(1.8, 0.02, true), 10);
+    }
+  }
 }
 
 TEST(Renderer, ShowsTheBackgroundWhereNothingIsHit) {

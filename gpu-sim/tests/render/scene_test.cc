@@ -36,8 +36,48 @@ TEST(Scene, RefusesWhatItCannotDrawByName) {
       {[](Model& m) { m.mutable_bodies()->set_parentid(1, 1); },
        "body 'body1': parent 1 does not come before it"},
       {[](Model& m) { m.mutable_geoms()->set_type(0, 9); },
-       "geom 'geom0': shape 9 is not drawn; expected a plane (0), sphere (2), capsule (3), "
-       "ellipsoid (4), cylinder (5) or box (6)"},
+       "geom 'geom0': shape 9 is not drawn; expected a plane (0), height field (1), sphere (2), "
+       "capsule (3), ellipsoid (4), cylinder (5), box (6) or mesh (7)"},
+      {[](Model& m) { m.mutable_geoms()->set_type(0, 7); },
+       "geom 'geom0': no mesh -1; the model has 0"},
+      {[](Model& m) {
+         m.mutable_geoms()->set_type(0, 7);
+         m.mutable_geoms()->set_dataid(0, 0);
+         m.add_meshes()->set_name("visor");
+       },
+       "geom 'geom0': mesh 'visor' has no faces"},
+      {[](Model& m) {
+         m.mutable_geoms()->set_type(0, 7);
+         m.mutable_geoms()->set_dataid(0, 0);
+         m.add_meshes()->add_face(0);
+         m.mutable_meshes(0)->add_face(0);
+       },
+       "geom 'geom0': mesh 0: expected three numbers a vertex and a face, got 0 and 2"},
+      {[](Model& m) {
+         m.mutable_geoms()->set_type(0, 7);
+         m.mutable_geoms()->set_dataid(0, 0);
+         auto* mesh = m.add_meshes();
+         for (const int v : {0, 1, 3}) mesh->add_face(v);
+         for (int i = 0; i < 9; ++i) mesh->add_vert(static_cast<float>(i));
+       },
+       "geom 'geom0': mesh 0: no vertex 3; it has 3"},
+      {[](Model& m) { m.mutable_geoms()->set_type(0, 1); },
+       "geom 'geom0': no height field -1; the model has 0"},
+      {[](Model& m) {
+         m.mutable_geoms()->set_type(0, 1);
+         m.mutable_geoms()->set_dataid(0, 0);
+         m.add_hfields()->set_nrow(2);
+       },
+       "geom 'geom0': height field 0: expected at least 2 rows and columns, got 2 and 0"},
+      {[](Model& m) {
+         m.mutable_geoms()->set_type(0, 1);
+         m.mutable_geoms()->set_dataid(0, 0);
+         auto* field = m.add_hfields();
+         field->set_nrow(2);
+         field->set_ncol(2);
+         field->add_data(0);
+       },
+       "geom 'geom0': height field 0: data: expected 4 numbers, got 1"},
       {[](Model& m) { m.mutable_geoms()->set_size(0, 0); },
        "geom 'geom0': size: expected above 0, got 0.000000"},
       {[](Model& m) { m.mutable_geoms()->set_pos(1, NAN); }, "geoms.pos: expected finite numbers"},
