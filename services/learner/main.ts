@@ -15,6 +15,12 @@ await runService({
   summary: "trains policies against gpu-sim and records what it measures",
   flags: {
     simulation: flag.address("address of gpu-sim"),
+    renderer: flag.optional(
+      flag.address(
+        "address of gpu-sim --serve render on gpu-sim's machine, which then draws the pictures; the " +
+          "bits are the same",
+      ),
+    ),
     evaluation: flag.optional(
       flag.address(
         "address of the evaluation service; without it training stands still to evaluate",
@@ -32,7 +38,12 @@ await runService({
     const learner = new Learner({
       home: flags.home,
       simulate: (batch, { transport, doorbell }) =>
-        simulateOverGrpc(batch, { address: flags.simulation, transport, doorbell }),
+        simulateOverGrpc(batch, {
+          address: flags.simulation,
+          transport,
+          doorbell,
+          renderer: flags.renderer,
+        }),
       evaluate: flags.evaluation === undefined ? undefined : evaluateOverGrpc(flags.evaluation),
       recorder,
       log: logger("learner"),

@@ -6,6 +6,7 @@
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import type { Model } from "@proto/sdpg/model/v1/model_pb.ts";
 import {
+  type BufferTensor,
   type CreateBatchRequest,
   CreateBatchRequestSchema,
   type CreateBatchResponse,
@@ -38,6 +39,8 @@ export interface BatchOptions {
   readonly label: string;
   /** RGB views that are drawn of the nominals; none unless given. */
   readonly views?: readonly View[];
+  /** Adds the poses that a renderer elsewhere draws from. */
+  readonly poses?: boolean;
 }
 
 /** Stacks of frames of one camera, as sdpg.view.v1.View says. */
@@ -153,10 +156,11 @@ export function createBatchRequest(
     precision: Precision.FLOAT32,
     label: options.label,
     views: options.views?.map(viewMessage),
+    poses: options.poses,
   });
 }
 
-function viewMessage(view: View): MessageInitShape<typeof ViewSchema> {
+export function viewMessage(view: View): MessageInitShape<typeof ViewSchema> {
   return { ...view, name: arrayName(view), kind: ImageKind.RGB };
 }
 
@@ -182,7 +186,7 @@ const dtypes = new Map<WireDtype, Dtype>([
 export function viewBuffer(
   options: BatchOptions,
   layout: CreateBatchResponse,
-  view: (dtype: Dtype, shape: number[], offsetBytes: number, name: string) => Tensor,
+  view: ViewAt,
 ): { tensors: RolloutTensors; sizes: BatchSizes } {
   const shapes = new Map(
     layout.tensors.map((t) => [t.name, (t.tensor?.shape ?? []).map(Number)]),
@@ -202,20 +206,8 @@ export function viewBuffer(
   };
   const { environments: E, horizon: T, nominals: N, actions: A, privileged: P, actor: O } = sizes;
   const K = sizes.rewardTerms;
-  const array = (name: string, dtype: Dtype, shape: number[]) => {
-    const found = layout.tensors.find((t) => t.name === name);
-    const foundDtype = found?.tensor === undefined ? undefined : dtypes.get(found.tensor.dtype);
-    const foundShape = shapes.get(name);
-    if (
-      found === undefined || foundDtype !== dtype || String(foundShape) !== String(shape)
-    ) {
-      throw new SimulationError(
-        `Cannot use the simulator's rollout buffer: expected ${name} ${dtype} [${shape}], ` +
-          `got ${foundDtype ?? "nothing"} [${foundShape ?? ""}]; rebuild gpu-sim`,
-      );
-    }
-    return view(dtype, shape, Number(found.offsetBytes), name);
-  };
+  const array = (name: string, dtype: Dtype, shape: number[]) =>
+    viewArray(layout.tensors, name, dtype, shape, view);
   const tensors: RolloutTensors = {
     privileged: array("privileged", "float32", [T + 1, E, P]),
     privilegedSuccessor: array("privileged_successor", "float32", [T, E, P]),
@@ -229,12 +221,44 @@ export function viewBuffer(
     done: array("done", "uint8", [T, E]),
     fault: array("fault", "uint8", [T, E]),
     progress: array("progress", "int32", [T, E]),
-    images: new Map((options.views ?? []).map((view) => [
-      view.name ?? view.camera,
-      array(`image/${arrayName(view)}`, "uint8", [T, N, view.frames * 3, view.height, view.width]),
-    ])),
+    images: viewImages(options, layout.tensors, view),
   };
   return { tensors, sizes };
+}
+
+type ViewAt = (dtype: Dtype, shape: number[], offsetBytes: number, name: string) => Tensor;
+
+/** The images of all views, by camera or the name given, wherever they were laid out. */
+export function viewImages(
+  { views = [], horizon, nominals }: BatchOptions,
+  laidOut: readonly BufferTensor[],
+  view: ViewAt,
+): Map<string, Tensor> {
+  return new Map(views.map((each) => {
+    const shape = [horizon, nominals, each.frames * 3, each.height, each.width];
+    const tensor = viewArray(laidOut, `image/${arrayName(each)}`, "uint8", shape, view);
+    return [each.name ?? each.camera, tensor];
+  }));
+}
+
+/** Checks that an array is laid out as expected, and views it. */
+function viewArray(
+  laidOut: readonly BufferTensor[],
+  name: string,
+  dtype: Dtype,
+  shape: number[],
+  view: ViewAt,
+): Tensor {
+  const found = laidOut.find((t) => t.name === name);
+  const foundDtype = found?.tensor === undefined ? undefined : dtypes.get(found.tensor.dtype);
+  const foundShape = found?.tensor?.shape.map(Number);
+  if (found === undefined || foundDtype !== dtype || String(foundShape) !== String(shape)) {
+    throw new SimulationError(
+      `Cannot use the simulator's rollout buffer: expected ${name} ${dtype} [${shape}], ` +
+        `got ${foundDtype ?? "nothing"} [${foundShape ?? ""}]; rebuild gpu-sim`,
+    );
+  }
+  return view(dtype, shape, Number(found.offsetBytes), name);
 }
 
 export { Transport };

@@ -18,6 +18,7 @@ import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { RolloutRequestSchema } from "@proto/sdpg/sim/v1/sim_pb.ts";
 import { client, Code, type Conversation, RpcError } from "@sdpg/common/rpc.ts";
 import { Doorbell } from "./doorbell.ts";
+import { drawApart } from "./simulation_apart.ts";
 import {
   type BatchOptions,
   createBatchRequest,
@@ -36,6 +37,8 @@ export interface GrpcOptions {
   readonly transport: "shared_memory" | "inline";
   /** With shared memory: step by the doorbell instead of a message each way. Default true. */
   readonly doorbell?: boolean;
+  /** HOST:PORT of a render service on the same machine that draws the views, instead of gpu-sim itself. */
+  readonly renderer?: string;
   /** Longest a single reply may take before the simulator counts as dead. */
   readonly replyTimeoutMs?: number;
 }
@@ -50,8 +53,16 @@ const creditChunks = 16;
 /** Creates a batch on a gpu-sim server. */
 export async function simulateOverGrpc(
   options: BatchOptions,
-  { address, transport, doorbell = true, replyTimeoutMs = 60_000 }: GrpcOptions,
+  { address, transport, doorbell = true, renderer, replyTimeoutMs = 60_000 }: GrpcOptions,
 ): Promise<Simulation> {
+  const apart = renderer !== undefined && (options.views ?? []).length > 0;
+  if (apart && transport === "inline") {
+    throw new SimulationError(
+      "Cannot draw apart over the inline transport: the renderer reads poses in the batch's shared " +
+        "memory; use simulation.transport=shared_memory, or no renderer",
+      Code.INVALID_ARGUMENT,
+    );
+  }
   const service = client(SimulationService, address, { deadlineMs: 30_000 });
   const lost = (error: unknown): SimulationError => {
     if (error instanceof SimulationError) return error;
@@ -65,18 +76,27 @@ export async function simulateOverGrpc(
       { cause: error },
     );
   };
+  const batch = apart ? { ...options, views: [], poses: true } : options;
   const layout = await service.createBatch(createBatchRequest(
-    options,
+    batch,
     transport === "inline" ? Transport.INLINE : Transport.SHARED_MEMORY,
   )).catch((error) => {
     service.$close();
     throw lost(error);
   });
+  let simulation: Simulation;
   try {
-    return new GrpcSimulation(service, options, layout, lost, doorbell, replyTimeoutMs);
+    simulation = new GrpcSimulation(service, batch, layout, lost, doorbell, replyTimeoutMs);
   } catch (error) {
     await service.destroyBatch({ batchId: layout.batchId }).catch(() => {});
     service.$close();
+    throw error;
+  }
+  if (!apart) return simulation;
+  try {
+    return await drawApart(simulation, layout, options, renderer);
+  } catch (error) {
+    await simulation.close();
     throw error;
   }
 }

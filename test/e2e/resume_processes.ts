@@ -67,6 +67,15 @@ export const startSimulator = (threads = 1) =>
     String(threads),
   ]);
 
+/** Draws what a batch elsewhere simulates. */
+export const startRenderer = (threads = 1) =>
+  start(`${checkoutDirectory}/build/gpu-sim/gpu-sim`, [
+    "--serve",
+    "render",
+    "--threads",
+    String(threads),
+  ]);
+
 export const startTelemetry = (home: string) =>
   start(Deno.execPath(), ["run", "-A", "services/telemetry/main.ts", "--home", home]);
 

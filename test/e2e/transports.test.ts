@@ -7,9 +7,9 @@ import { configureTraining, TrainingRun } from "../../services/learner/run.ts";
 import type { BatchOptions, Simulation } from "../../services/learner/simulation.ts";
 import { simulateOverGrpc } from "../../services/learner/simulation_grpc.ts";
 import { simulateInProcess } from "../../services/learner/simulation_in_process.ts";
-import { liveTensors, setNumThreads } from "../../services/learner/torch/mod.ts";
+import { liveTensors, scope, setNumThreads } from "../../services/learner/torch/mod.ts";
 import { loadTask, type Task } from "@sdpg/tasks/mod.ts";
-import { type Service, startSimulator } from "./resume_processes.ts";
+import { type Service, startRenderer, startSimulator } from "./resume_processes.ts";
 
 const settings = {
   nominals: "6",
@@ -94,6 +94,70 @@ test("hopper from pixels: the same bits over every way, and every picture drawn 
   expect(await pixels(1, grpc(0, "doorbell"))).toEqual(reference);
   expect(await pixels(2, grpc(1, "shared_memory"))).toEqual(reference);
   expect(await pixels(2, grpc(1, "inline"))).toEqual(reference);
+});
+
+test("hopper from pixels: a renderer in another process draws the same bits, also after a resume", async () => {
+  const renderer = await startRenderer(2);
+  const apart = (how: { doorbell: boolean }) => (batch: BatchOptions) =>
+    simulateOverGrpc(batch, {
+      address: servers[1].address,
+      transport: "shared_memory",
+      renderer: renderer.address,
+      ...how,
+    });
+  const { values } = await train("hopper", 1, grpc(0, "doorbell"), "pixels");
+  const first = await train("hopper", 1, apart({ doorbell: true }), "pixels");
+  expect(first.values).toEqual(values);
+  expect(await train("hopper", 2, apart({ doorbell: false }), "pixels")).toEqual(first);
+
+  // A batch that goes on from a snapshot in another batch and scene draws what the first draws.
+  const task = tasks.get("hopper")!;
+  const batch = {
+    model: task.model,
+    program: task.program,
+    nominals: 3,
+    auxiliaries: 1,
+    horizon: 5,
+    seed: 2n,
+    meanBounds: [-2, 2],
+    logStdBounds: [-5, 2],
+    label: "apart",
+    views: [{ camera: "side", width: 20, height: 16, frames: 3 }],
+  } as const;
+  const segment = async (simulation: Simulation, epoch: number, steps: number) => {
+    await simulation.begin(epoch, epoch === 0);
+    for (let t = 0; t < steps; t++) {
+      await simulation.step(t, new Float32Array(9).fill(0.3 * t - 0.5), new Float32Array(3));
+    }
+    await simulation.end();
+    const shown = simulation.tensors.images.get("side")!.slice(0, 0, steps);
+    const bytes = shown.contiguous().toArray();
+    return [...bytes as Uint8Array].join();
+  };
+  for (const steps of [5, 3]) { // whole, and ended early
+    using _scope = scope();
+    const inside = await simulateOverGrpc(batch, {
+      address: servers[0].address,
+      transport: "shared_memory",
+    });
+    const [one, two] = [
+      await apart({ doorbell: true })(batch),
+      await apart({ doorbell: true })(batch),
+    ];
+    for (let epoch = 0; epoch < 2; epoch++) {
+      expect(await segment(one, epoch, steps)).toBe(await segment(inside, epoch, steps));
+    }
+    await two.restore(await one.snapshot());
+    const next = await segment(inside, 2, 5);
+    expect(await segment(one, 2, 5)).toBe(next);
+    expect(await segment(two, 2, 5)).toBe(next);
+    expect(one.imagesDrawn).toBe(inside.imagesDrawn);
+    for (const simulation of [inside, one, two]) await simulation.close();
+  }
+  expect(await renderer.stop()).toBe(0);
+  await expect(apart({ doorbell: true })(batch)).rejects.toThrow(
+    `Lost the renderer at ${renderer.address}`,
+  );
 });
 
 test("a batch that the server refuses is refused with its reason", async () => {
