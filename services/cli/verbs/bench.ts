@@ -34,6 +34,11 @@ interface Bench {
 
 const benches: Bench[] = [
   { name: "physics", what: "the core against MuJoCo C, steps per second and core", run: physics },
+  {
+    name: "render",
+    what: "pictures against MuJoCo's through OSMesa, frames per second",
+    run: render,
+  },
   { name: "mesh", what: "an epoch through gRPC and shared memory against in-process", run: mesh },
   { name: "memory", what: "PSS of all services during a run, and its estimate", run: memory },
 ];
@@ -86,23 +91,37 @@ export const bench = verb({
   },
 });
 
-/** The native program measures each task; it is handed the MJCF and our compiled model of it. */
 async function physics({ json }: { json: boolean }): Promise<number> {
+  return await report("physics", await measureTasks("bench_physics", () => []), json);
+}
+
+/** The first camera that the task's policy looks through, at the size of the paper's pictures. */
+async function render({ json }: { json: boolean }): Promise<number> {
+  const rows = await measureTasks("bench_render", (task) => ["--camera", task.cameras[0]]);
+  return await report("render", rows, json);
+}
+
+/** A native program measures each task; it is handed the MJCF and our compiled model of it. */
+async function measureTasks(
+  program: string,
+  more: (task: Awaited<ReturnType<typeof loadTask>>) => string[],
+): Promise<Row[]> {
   const scratch = await Deno.makeTempDir({ prefix: "sdpg-bench-" });
   const lines: string[] = [];
   try {
-    for (const task of listTaskNames()) {
-      const compiled = join(scratch, `${task}.binpb`);
-      await Deno.writeFile(compiled, toBinary(ModelSchema, (await loadTask(task)).model));
-      const mjcf = join(checkoutDirectory, "tasks", task, "model.xml");
-      console.error(`measuring ${task}`);
-      const program = join(checkoutDirectory, "build/gpu-sim/bench_physics");
-      lines.push(...await run(program, ["--model", compiled, "--mjcf", mjcf]));
+    for (const name of listTaskNames()) {
+      const task = await loadTask(name);
+      const compiled = join(scratch, `${name}.binpb`);
+      await Deno.writeFile(compiled, toBinary(ModelSchema, task.model));
+      const mjcf = join(checkoutDirectory, "tasks", name, "model.xml");
+      console.error(`measuring ${name}`);
+      const path = join(checkoutDirectory, "build/gpu-sim", program);
+      lines.push(...await run(path, ["--model", compiled, "--mjcf", mjcf, ...more(task)]));
     }
   } finally {
     await Deno.remove(scratch, { recursive: true });
   }
-  return await report("physics", parse(lines), json);
+  return parse(lines);
 }
 
 async function mesh({ json }: { json: boolean }): Promise<number> {
