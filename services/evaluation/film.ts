@@ -45,7 +45,7 @@ export async function film(options: FilmOptions): Promise<WrittenVideo> {
   const width = Math.round(height * 4 / 3 / 2) * 2;
   const camera = chooseCamera(task, options.camera);
   const own = evaluationBatch(task, config, 1, options.seed);
-  const larger: View = { name: filmName, camera, width, height, frames: 1 };
+  const larger: View = { name: filmName, camera, width, height, frames: 1, shadows: true };
   const simulation = await options.simulate({
     ...own,
     // Few slots: their pictures are large.

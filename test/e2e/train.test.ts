@@ -115,6 +115,8 @@ describe("the store after a training", () => {
       "first",
       "--episodes=3",
       "--json",
+      `--video=${home.path}/first.gif`,
+      "--height=64",
     );
     expect(stderr).not.toMatch(/Internal/);
     expect(code).toBe(0);
@@ -124,6 +126,10 @@ describe("the store after a training", () => {
     expect(result.return).toBeCloseTo(mean, 6);
     const terms = Object.values<number>(result.reward_terms).reduce((a, b) => a + b, 0);
     expect(terms).toBeCloseTo(mean, 2);
+    // Without ffmpeg it is a folder of frames; either has the episode in it.
+    const filmed = Deno.statSync(result.video);
+    expect(filmed.isFile ? filmed.size : [...Deno.readDirSync(result.video)].length)
+      .toBeGreaterThan(filmed.isFile ? 1000 : result.lengths[0] / 10);
   }, 120_000);
 });
 
