@@ -160,6 +160,7 @@ test("a render process draws what the simulator's process draws, from its poses"
     height: 84,
     kind: ImageKind.RGB,
     frames: 3,
+    shadows: true,
   }];
   const [nominals, horizon] = [3, 4];
   const simulator = await serve("sim", "--threads", "1");
