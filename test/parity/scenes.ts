@@ -1,10 +1,13 @@
-// Random scenes for the comparison of pictures: every primitive, kind of light and mode of camera, in
+// Random scenes for the comparison of pictures: every shape, kind of light and mode of camera, in
 // words that both MuJoCo 3.14 and, by `forOldMujoco`, MuJoCo 2.2.2 understand.
+import { Buffer } from "node:buffer";
 import { type Element, element, toXml } from "./mjcf.ts";
 import { generator } from "./states.ts";
 
 export interface Scene {
   xml: string;
+  /** Files that the XML names. */
+  files: Map<string, Uint8Array>;
   /** A configuration that moves every body. */
   qpos: number[];
 }
@@ -33,12 +36,14 @@ export function randomScene(seed: number): Scene {
       ellipsoid: () => vector(0.08, 0.35),
       cylinder: () => [between(0.1, 0.3), between(0.05, 0.4)],
       box: () => vector(0.08, 0.3),
+      mesh: () => undefined,
     }[type]!();
     const material = next() < 0.3 ? "matt" : undefined;
     return element("geom", {
       name,
       type,
       size,
+      mesh: type === "mesh" ? "stone" : undefined,
       pos: vector(-0.1, 0.1),
       axisangle: [...direction(), between(0, 3)],
       material,
@@ -47,7 +52,7 @@ export function randomScene(seed: number): Scene {
       conaffinity: 0,
     });
   };
-  const types = ["sphere", "capsule", "ellipsoid", "cylinder", "box"];
+  const types = ["sphere", "capsule", "ellipsoid", "cylinder", "box", "mesh"];
   const moving = Array.from({ length: bodies }, (_, i) => {
     const cameras: Element[] = [];
     const camera = (mode: string, attributes: Record<string, string | number | number[]>) =>
@@ -84,7 +89,8 @@ export function randomScene(seed: number): Scene {
     const child = i === 1 || i === 4
       ? [element("body", { name: `arm${i}`, pos: [0.3, 0, 0] }, [
         element("joint", { axis: [0, 1, 0] }),
-        shape(one(types), `arm${i}`),
+        // MuJoCo 2.2.2 weighs meshes in its own way, and cameras follow the centre of mass of these.
+        shape(one(types.slice(0, -1)), `arm${i}`),
       ])]
       : [];
     return element("body", { name: `body${i}`, pos: [i % 3 - 1, Math.floor(i / 3) - 1, 1] }, [
@@ -97,6 +103,13 @@ export function randomScene(seed: number): Scene {
     ]);
   });
 
+  const stone = stoneMesh(next);
+  const [rows, columns] = [9, 12];
+  const hills = Buffer.alloc(8 + 4 * rows * columns);
+  hills.writeInt32LE(rows, 0);
+  hills.writeInt32LE(columns, 4);
+  for (let i = 0; i < rows * columns; i++) hills.writeFloatLE(next(), 8 + 4 * i);
+
   const model = element("mujoco", { model: "scene" }, [
     element("visual", {}, [
       element("headlight", {
@@ -107,6 +120,8 @@ export function randomScene(seed: number): Scene {
       }),
     ]),
     element("asset", {}, [
+      element("hfield", { name: "hills", file: "hills.bin", size: [1, 0.8, 0.4, 0.1] }),
+      element("mesh", { name: "stone", vertex: stone.vertices, face: stone.faces }),
       element("texture", {
         name: "squares",
         type: "2d",
@@ -155,6 +170,15 @@ export function randomScene(seed: number): Scene {
         contype: 0,
         conaffinity: 0,
       }),
+      element("geom", {
+        name: "hills",
+        type: "hfield",
+        hfield: "hills",
+        pos: [between(-1, 1), between(2, 3), 0.1],
+        rgba: colour(),
+        contype: 0,
+        conaffinity: 0,
+      }),
       ...moving,
     ]),
   ]);
@@ -170,5 +194,58 @@ export function randomScene(seed: number): Scene {
     const arm = children.some(({ tag }) => tag === "body") ? [between(-2, 2)] : [];
     return [...place, w / length, ...v.map((x) => x / length), ...arm];
   });
-  return { xml: toXml(model), qpos };
+  return { xml: toXml(model), files: new Map([["hills.bin", hills]]), qpos };
+}
+
+/** A ball of 80 triangles with dents: an icosahedron, divided once, its corners moved in and out. */
+function stoneMesh(next: () => number): { vertices: number[]; faces: number[] } {
+  const g = (1 + Math.sqrt(5)) / 2;
+  const corners = [
+    [-1, g, 0],
+    [1, g, 0],
+    [-1, -g, 0],
+    [1, -g, 0],
+    [0, -1, g],
+    [0, 1, g],
+    [0, -1, -g],
+    [0, 1, -g],
+    [g, 0, -1],
+    [g, 0, 1],
+    [-g, 0, -1],
+    [-g, 0, 1],
+  ];
+  const edge = (a: number[], b: number[]) => Math.hypot(...a.map((x, k) => x - b[k])) < 2.01;
+  const faces: number[][] = [];
+  const middles = new Map<string, number>();
+  const middle = (i: number, j: number): number => {
+    const key = [Math.min(i, j), Math.max(i, j)].join();
+    let at = middles.get(key);
+    if (at === undefined) {
+      at = corners.push(corners[i].map((x, k) => (x + corners[j][k]) / 2)) - 1;
+      middles.set(key, at);
+    }
+    return at;
+  };
+  for (let i = 0; i < 12; i++) {
+    for (let j = i + 1; j < 12; j++) {
+      for (let k = j + 1; k < 12; k++) {
+        const [a, b, c] = [i, j, k].map((v) => corners[v]);
+        if (!edge(a, b) || !edge(b, c) || !edge(a, c)) continue;
+        const normal = [0, 1, 2].map((x) => {
+          const [y, z] = [(x + 1) % 3, (x + 2) % 3];
+          return (b[y] - a[y]) * (c[z] - a[z]) - (b[z] - a[z]) * (c[y] - a[y]);
+        });
+        const outwards = normal.reduce((sum, n, x) => sum + n * a[x], 0) > 0;
+        const [u, v, w] = outwards ? [i, j, k] : [i, k, j];
+        const [uv, vw, wu] = [middle(u, v), middle(v, w), middle(w, u)];
+        faces.push([u, uv, wu], [uv, v, vw], [wu, vw, w], [uv, vw, wu]);
+      }
+    }
+  }
+  const vertices = corners.map((corner) => {
+    const radius = 0.15 + 0.15 * next();
+    const length = Math.hypot(...corner);
+    return corner.map((x) => x * radius / length);
+  });
+  return { vertices: vertices.flat(), faces: faces.flat() };
 }
