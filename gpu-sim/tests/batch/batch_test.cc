@@ -323,8 +323,10 @@ TEST(Batch, RefusesASnapshotThatIsNotItsOwnAndStaysAsItWas) {
   auto other_model = hopper_request(3, 2, 4);
   other_model.mutable_model()->mutable_option()->set_timestep(0.004);
   EXPECT_EQ(says(Rig(other_model).snapshot()), "restore: the snapshot is of another model");
-  EXPECT_EQ(says(Rig(hopper_request(3, 2, 4), 1, "generic").snapshot()).substr(0, 37),
-            "restore: expected instruction set avx");
+  if (std::string(rig.batch->isa()) != "generic") {  // as it is under the sanitizers
+    EXPECT_EQ(says(Rig(hopper_request(3, 2, 4), 1, "generic").snapshot()).substr(0, 37),
+              "restore: expected instruction set avx");
+  }
   auto wide = hopper_request(3, 2, 4);
   wide.set_precision(sim::v1::PRECISION_FLOAT64);
   EXPECT_NE(says(Rig(wide).snapshot()), "");
