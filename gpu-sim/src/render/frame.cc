@@ -188,27 +188,30 @@ void bound(const Screen& screen, const Geom& geom, V centre, const Axes& axes, b
 
 // -- colours of what is lit alike all over -------------------------------------------------------
 
+// In the order of light_up(), operation by operation: whether a tile takes this colour or works it
+// out must not show.
 void find_flat_colours(const Frame& frame, Shape* shape) {
   const Geom& geom = *shape->geom;
   float lit[3];
-  for (int c = 0; c < 3; ++c) lit[c] = (geom.emission + frame.global_ambient) * geom.albedo[c];
+  for (float& x : lit) x = geom.emission + frame.global_ambient;
   for (int l = 0; l < frame.lights; ++l) {
-    const FrameLight& light = frame.light[l];
-    const bool shines =
-        geom.specular > 0 && (light.light->specular[0] > 0 || light.light->specular[1] > 0 ||
-                              light.light->specular[2] > 0);
-    float facing = 0;
-    for (int i = 0; i < 3; ++i) facing += shape->axes[2][i] * light.towards[i];
-    if (!light.light->directional || light.casts || (shines && facing > 0)) return;
-    for (int c = 0; c < 3; ++c)
-      lit[c] += (light.light->ambient[c] + light.light->diffuse[c] * std::max(facing, 0.0f)) *
-                geom.albedo[c];
+    const FrameLight& placed = frame.light[l];
+    const Light& light = *placed.light;
+    const float* towards = placed.towards;
+    const float facing = std::max(towards[0] * shape->axes[2][0] + towards[1] * shape->axes[2][1] +
+                                      towards[2] * shape->axes[2][2],
+                                  0.0f);
+    const bool shines = geom.specular > 0 &&
+                        (light.specular[0] > 0 || light.specular[1] > 0 || light.specular[2] > 0);
+    if (!light.directional || (shines && facing > 0)) return;
+    if (placed.casts && !(facing > 0)) continue;
+    for (int c = 0; c < 3; ++c) lit[c] += light.ambient[c] + facing * light.diffuse[c];
   }
   shape->is_flat = true;
   for (int c = 0; c < 3; ++c) {
-    const float most = std::min(lit[c], 1.0f);
-    shape->flat[0][c] = std::floor(most * geom.first[c] * 255 + 0.5f);
-    shape->flat[1][c] = std::floor(most * geom.second[c] * 255 + 0.5f);
+    const float most = std::min(lit[c] * geom.albedo[c], 1.0f);
+    shape->flat[0][c] = std::floor((geom.checker ? most * geom.first[c] : most) * 255 + 0.5f);
+    shape->flat[1][c] = std::floor((geom.checker ? most * geom.second[c] : most) * 255 + 0.5f);
   }
 }
 

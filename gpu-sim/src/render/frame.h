@@ -22,7 +22,8 @@ struct Shape {
   // The picture of it lies in the hull of two boxes: those of a capsule's ends, else the same
   // twice.
   ScreenBox ends[2];
-  // Where all lights are alike on the whole of a plane: its two colours, 0 to 255, whole numbers.
+  // Where all lights are alike on the whole of a plane: its two colours outside of any shadow, 0 to
+  // 255, whole numbers.
   bool is_flat;
   float flat[2][3];
 };

@@ -469,7 +469,12 @@ SDPG_INLINE void bound(const Canvas<P>& c, int column, int row, const float* dep
   constexpr float half_height = 0.5f * (Tiles<P>::height - 1);
   const Frame& f = c.frame;
   float low = f.far, high = 0;
-  for (std::uint32_t lanes = core::bits(surface->own); lanes != 0; lanes &= lanes - 1) {
+  std::uint32_t lanes = core::bits(surface->own);
+  // A plane is nearest and farthest in the corners of a whole tile.
+  if (surface->shape->geom->type == kPlane && core::all(surface->own))
+    lanes = 1u | 1u << (Tiles<P>::width - 1) | 1u << (P::lanes - Tiles<P>::width) |
+            1u << (P::lanes - 1);
+  for (; lanes != 0; lanes &= lanes - 1) {
     low = std::min(low, depth[__builtin_ctz(lanes)]);
     high = std::max(high, depth[__builtin_ctz(lanes)]);
   }
@@ -486,6 +491,68 @@ SDPG_INLINE void bound(const Canvas<P>& c, int column, int row, const float* dep
 // Where a ray to a light starts, in m: off the surface, past the rounding of its points.
 inline constexpr float kOffSurface = 1e-3f;
 
+// The rays from a surface to a light, as a capsule from one to the other or without end.
+struct Bundle {
+  float along[3], reach;
+};
+template <class P>
+SDPG_INLINE Bundle bundle(const FrameLight& light, const Surface<P>& surface) {
+  if (light.light->directional)
+    return {{light.towards[0], light.towards[1], light.towards[2]}, 1e15f};
+  Bundle out;
+  float square = 0;
+  for (int k = 0; k < 3; ++k) {
+    out.along[k] = light.pos[k] - surface.middle[k];
+    square += out.along[k] * out.along[k];
+  }
+  out.reach = std::sqrt(square);
+  for (float& x : out.along) x /= std::max(out.reach, kSmallest);
+  return out;
+}
+
+// Which of the shapes from number `block` on may stand in a bundle's way, a bit each.
+template <class P>
+SDPG_INLINE std::uint32_t in_the_way(const Canvas<P>& c, int block, const FrameLight& light,
+                                     const Bundle& bundle, const Surface<P>& surface) {
+  const Frame& f = c.frame;
+  const auto caster = [&](int k) { return core::load<P>(f.caster[k] + block); };
+  const Vec3<P> to{caster(0) - P(surface.middle[0]), caster(1) - P(surface.middle[1]),
+                   caster(2) - P(surface.middle[2])};
+  const P at = max(min(dot(bundle.along, to), bundle.reach), 0.0f);
+  const Vec3<P> off{to.x - at * bundle.along[0], to.y - at * bundle.along[1],
+                    to.z - at * bundle.along[2]};
+  // Widened by more than rounding: whether a lane is dark must not depend on its neighbours.
+  const P touching = (caster(3) + P(surface.radius)) * 1.001f + P(kOffSurface);
+  std::uint32_t near = core::bits(dot(off, off) <= touching * touching);
+  // Nothing convex darkens itself where it faces the light.
+  if (surface.index >= block && surface.index < block + P::lanes &&
+      !is_mesh(surface.shape->geom->type))
+    near &= ~(1u << (surface.index - block));
+  // A light in front of a plane is not behind it for anything seen.
+  for (int index = block; index < std::min(f.planes, block + P::lanes); ++index) {
+    const Shape& s = f.shape[index];
+    float height = 0;
+    for (int k = 0; k < 3; ++k)
+      height +=
+          s.axes[2][k] * (light.light->directional ? light.towards[k] : light.pos[k] - s.centre[k]);
+    if (height >= 0) near &= ~(1u << (index - block));
+  }
+  return near;
+}
+
+// Whether any light that casts shadows may be kept from the surface.
+template <class P>
+SDPG_INLINE bool may_be_shadowed(const Canvas<P>& c, const Surface<P>& surface) {
+  for (int l = 0; l < c.frame.lights; ++l) {
+    const FrameLight& light = c.frame.light[l];
+    if (!light.casts) continue;
+    const Bundle rays = bundle(light, surface);
+    for (int block = 0; block < c.frame.casters; block += P::lanes)
+      if (in_the_way(c, block, light, rays, surface) != 0) return true;
+  }
+  return false;
+}
+
 // Lanes of the surface that the light does not reach. `towards` has length 1; the light is
 // `distance` away.
 template <class P>
@@ -493,47 +560,17 @@ SDPG_INLINE typename P::Bool shadowed(const Canvas<P>& c, const FrameLight& ligh
                                       const Surface<P>& surface, const Vec3<P>& towards,
                                       P distance) {
   const Frame& f = c.frame;
-  // Spheres around the shapes against one around all the rays: a capsule from the surface to the
-  // light, or without end.
-  float along[3] = {light.towards[0], light.towards[1], light.towards[2]}, reach = 1e15f;
-  if (!light.light->directional) {
-    float square = 0;
-    for (int k = 0; k < 3; ++k) {
-      along[k] = light.pos[k] - surface.middle[k];
-      square += along[k] * along[k];
-    }
-    reach = std::sqrt(square);
-    for (float& x : along) x /= std::max(reach, kSmallest);
-  }
+  const Bundle rays = bundle(light, surface);
   auto dark = core::no_lanes<P>();
   for (int block = 0; block < f.casters; block += P::lanes) {
-    const auto caster = [&](int k) { return core::load<P>(f.caster[k] + block); };
-    const Vec3<P> to{caster(0) - P(surface.middle[0]), caster(1) - P(surface.middle[1]),
-                     caster(2) - P(surface.middle[2])};
-    const P at = max(min(dot(along, to), reach), 0.0f);
-    const Vec3<P> off{to.x - at * along[0], to.y - at * along[1], to.z - at * along[2]};
-    // Widened by more than rounding: whether a lane is dark must not depend on its neighbours.
-    const P touching = (caster(3) + P(surface.radius)) * 1.001f + P(kOffSurface);
-    for (std::uint32_t near = core::bits(dot(off, off) <= touching * touching); near != 0;
+    for (std::uint32_t near = in_the_way(c, block, light, rays, surface); near != 0;
          near &= near - 1) {
-      const int index = block + __builtin_ctz(near);
-      const Shape& s = f.shape[index];
-      const ShapeType type = s.geom->type;
-      // Nothing convex darkens itself where it faces the light.
-      if (index == surface.index && !is_mesh(type)) continue;
-      if (type == kPlane) {
-        // A light in front of a plane is not behind it for anything seen.
-        float height = 0;
-        for (int k = 0; k < 3; ++k)
-          height += s.axes[2][k] *
-                    (light.light->directional ? light.towards[k] : light.pos[k] - s.centre[k]);
-        if (height >= 0) continue;
-      }
+      const Shape& s = f.shape[block + __builtin_ctz(near)];
       const Vec3<P> from{surface.p.x - P(s.centre[0]), surface.p.y - P(s.centre[1]),
                          surface.p.z - P(s.centre[2])};
       const Vec3<P> o{dot(s.axes[0], from), dot(s.axes[1], from), dot(s.axes[2], from)};
       const Vec3<P> d{dot(s.axes[0], towards), dot(s.axes[1], towards), dot(s.axes[2], towards)};
-      with_type(type, [&]<ShapeType kind>() {
+      with_type(s.geom->type, [&]<ShapeType kind>() {
         if constexpr (is_mesh(kind)) {
           P nearest = distance, triangle = P(-1.0f);
           dark = dark | hit_mesh<true>(*s.geom->mesh, o, d, kOffSurface, surface.own & (!dark),
@@ -635,7 +672,12 @@ SDPG_INLINE Colour<P> colour(const Canvas<P>& c, int column, int row, int index,
   const P t = core::load<P>(c.depth + at);
   const Rays<P> rays = rays_of(c, column, row);
   const auto local = [&](int axis) { return t * rays.along(s.axes[axis]) + P(s.origin[axis]); };
-  if (type == kPlane && s.is_flat) {
+  Surface<P> surface;
+  surface.shape = &s;
+  surface.index = index;
+  surface.own = own;
+  if (c.frame.shadows) bound(c, column, row, c.depth + at, &surface);
+  if (type == kPlane && s.is_flat && !(c.frame.shadows && may_be_shadowed(c, surface))) {
     if (!g.checker) return {P(s.flat[0][0]), P(s.flat[0][1]), P(s.flat[0][2])};
     const auto first = on_first(g, local(0), local(1));
     return {select(first, P(s.flat[0][0]), P(s.flat[1][0])),
@@ -643,16 +685,11 @@ SDPG_INLINE Colour<P> colour(const Canvas<P>& c, int column, int row, int index,
             select(first, P(s.flat[0][2]), P(s.flat[1][2]))};
   }
   const Vec3<P> place{local(0), local(1), local(2)};
-  Surface<P> surface;
-  surface.shape = &s;
-  surface.index = index;
-  surface.own = own;
   surface.p = {rays.u * t, rays.v * t, -t};
   if constexpr (is_mesh(type))
     surface.n = mesh_normal<P>(s, c.triangle + at, core::bits(own));
   else
     surface.n = normal<type>(s, surface.p, place);
-  if (c.frame.shadows) bound(c, column, row, c.depth + at, &surface);
   Colour<P> lit = light_up(c, surface);
   if (g.checker) {
     const auto first = on_first(g, place.x, place.y);
