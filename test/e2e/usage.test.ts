@@ -12,7 +12,7 @@ const wrong: [args: string, hint: string][] = [
   ["train hopper walker", `Cannot use "walker"`],
   ["train genesis/hopper", "write hopper"],
   ["train hopper --algo spdg", `did you mean "sdpg"?`],
-  ["train hopper --obs rgb", "expected state"],
+  ["train hopper --obs rgb", "expected pixels or state"],
   ["train hopper --preset papr", `did you mean "paper"?`],
   ["train hopper --sed 3", `did you mean "--seed"?`],
   ["train hopper --seed -3", "expected a whole number"],

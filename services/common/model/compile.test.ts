@@ -223,7 +223,7 @@ describe("compileModel()", () => {
       1,
       0,
     ]);
-    expect(model.lights).toMatchObject([{ name: "sun", directional: true, castshadow: false }]);
+    expect(model.lights).toMatchObject([{ name: "sun", directional: true, castshadow: true }]);
     expect(model.materials.map((m) => m.rgba2.length)).toEqual([4, 0]);
     expect(model.materials[1].rgba).toEqual([1, 0.5, 0, 1]);
   });
@@ -253,7 +253,7 @@ describe("compileModel()", () => {
 
       const [sun, ...others] = model.lights;
       expect(others).toEqual([]);
-      expect(sun).toMatchObject({ directional: true, castshadow: false, dir: [0, 0, -1] });
+      expect(sun).toMatchObject({ directional: true, castshadow: true, dir: [0, 0, -1] });
       expect(sun.diffuse).toEqual(Array(3).fill(expect.closeTo(0.8, 6)));
       expect([...sun.ambient, ...sun.specular]).toEqual(Array(6).fill(0));
       expect(model.visual!.headlightSpecular).toEqual([0, 0, 0]);
