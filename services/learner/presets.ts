@@ -52,11 +52,10 @@ const untied: PresetLayer = {
  */
 const bold: PresetLayer = { actor: { log_std_init: 0 } };
 
-/** Pictures and an encoder that two cores can afford, and half the rate for it. */
+/** Pictures and an encoder that two cores can afford. */
 const smallPictures: PresetLayer = {
   camera: { width: 42, height: 42 },
   encoder: { kind: "small", features: 64 },
-  actor: { lr: 1e-3 },
 };
 
 /** The published sizes and rates of the robots that are free in space. */
@@ -96,7 +95,7 @@ const pixels: Readonly<Record<PresetName, Readonly<Record<string, PresetLayer[]>
     humanoid: [{ epochs: 200_000, encoder: { features: 256 } }],
   },
   cpu: {
-    hopper: [untied, smallPictures], // else it stands still from epoch 200 to 475
+    hopper: [smallPictures],
     walker: [smallPictures],
     ant: [smallPictures],
     humanoid: [smallPictures],
