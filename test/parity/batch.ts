@@ -1,6 +1,4 @@
 // Batches of gpu-sim in-process through its C boundary: create, roll out, read the rollout buffer.
-import { existsSync } from "node:fs";
-import { fileURLToPath } from "node:url";
 import { create, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import {
   CreateBatchRequestSchema,
@@ -9,8 +7,7 @@ import {
   Transport,
 } from "@proto/sdpg/sim/v1/sim_pb.ts";
 import { Dtype } from "@proto/sdpg/tensor/v1/tensor_pb.ts";
-
-const path = fileURLToPath(new URL("../../build/gpu-sim/libgpu_sim.so", import.meta.url));
+import { loadLibrary } from "./core.ts";
 
 const symbols = {
   gpu_sim_batch_create: {
@@ -43,12 +40,7 @@ export class Batch {
   private readonly error = new Uint8Array(512);
 
   constructor(request: MessageInitShape<typeof CreateBatchRequestSchema>, threads = 1) {
-    if (!existsSync(path)) {
-      throw new Error(
-        `${path} is missing: build it with ./sdpg, or cmake as in gpu-sim/CMakeLists.txt`,
-      );
-    }
-    this.lib = Deno.dlopen(path, symbols).symbols;
+    this.lib = loadLibrary(symbols);
     const bytes = toBinary(
       CreateBatchRequestSchema,
       create(CreateBatchRequestSchema, { transport: Transport.INLINE, ...request }),

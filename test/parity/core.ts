@@ -6,7 +6,7 @@ import { type Model, ModelSchema } from "@proto/sdpg/model/v1/model_pb.ts";
 import type { ParameterField } from "@proto/sdpg/task/v1/task_pb.ts";
 
 // Another build of it can be tested: SDPG_GPU_SIM_LIBRARY, see `./sdpg test sanitize`.
-const path = Deno.env.get("SDPG_GPU_SIM_LIBRARY") ||
+const libraryPath = Deno.env.get("SDPG_GPU_SIM_LIBRARY") ||
   fileURLToPath(new URL("../../build/gpu-sim/libgpu_sim.so", import.meta.url));
 
 const symbols = {
@@ -48,13 +48,13 @@ const symbols = {
 } as const;
 
 /** libgpu_sim.so; says what to do where it has not been built. */
-export function library() {
-  if (!existsSync(path)) {
+export function loadLibrary<S extends Deno.ForeignLibraryInterface>(symbols: S) {
+  if (!existsSync(libraryPath)) {
     throw new Error(
-      `${path} is missing: build it with ./sdpg, or cmake as in gpu-sim/CMakeLists.txt`,
+      `${libraryPath} is missing: build it with ./sdpg, or cmake as in gpu-sim/CMakeLists.txt`,
     );
   }
-  return Deno.dlopen(path, symbols).symbols;
+  return Deno.dlopen(libraryPath, symbols).symbols;
 }
 
 /** Numbers of one contact: dist, pos[3], frame[9], geom1, geom2, force[6] in the frame. */
@@ -93,7 +93,7 @@ export class Core {
   /** Activations of actuators. */
   readonly na: number;
   private readonly maxContacts: number;
-  private readonly lib = library();
+  private readonly lib = loadLibrary(symbols);
   private readonly handle: Deno.PointerValue;
 
   constructor(

@@ -5,6 +5,7 @@ import { fileURLToPath } from "node:url";
 import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { type Model, ModelSchema } from "@proto/sdpg/model/v1/model_pb.ts";
 import { ImageKind, ViewSchema } from "@proto/sdpg/view/v1/view_pb.ts";
+import { loadLibrary } from "./core.ts";
 
 const built = (name: string) =>
   fileURLToPath(new URL(`../../build/gpu-sim/${name}`, import.meta.url));
@@ -52,10 +53,7 @@ const symbols = {
 
 /** Our renderer. */
 export class Pictures {
-  private readonly lib = Deno.dlopen(
-    Deno.env.get("SDPG_GPU_SIM_LIBRARY") || built("libgpu_sim.so"),
-    symbols,
-  ).symbols;
+  private readonly lib = loadLibrary(symbols);
   private readonly scene: Deno.PointerValue;
   private readonly error = new Uint8Array(512);
 

@@ -149,12 +149,16 @@ async function sanitized(): Promise<Count> {
   ], { quiet: true }) && await runHere("ninja", ["-C", folder, "gpu-sim-tests", "gpu_sim"]);
   if (!built) return { passed: 0, failed: 1 };
   const native = await googleTest(join(folder, "gpu-sim-tests"));
-  // The library is loaded by a process that was built without the sanitizers' runtime.
-  const located = await new Deno.Command("g++", { args: ["-print-file-name=libasan.so"] }).output();
+  // The library is loaded by a process without the sanitizers' runtime, which wants to find C++'s.
+  const runtimes = await Promise.all(["libasan.so", "libstdc++.so.6"].map(async (name) => {
+    const { stdout } = await new Deno.Command("g++", { args: [`-print-file-name=${name}`] })
+      .output();
+    return new TextDecoder().decode(stdout).trim();
+  }));
   const parity = await vitest("parity-sanitized", ["test/parity"], {
     env: {
       SDPG_GPU_SIM_LIBRARY: join(folder, "libgpu_sim.so"),
-      LD_PRELOAD: new TextDecoder().decode(located.stdout).trim(),
+      LD_PRELOAD: runtimes.join(" "),
       ASAN_OPTIONS: "detect_leaks=0",
     },
   });
