@@ -32,7 +32,23 @@ export function estimateBytes(run: TrainingRun): number {
     (sum, view) => sum + encoderBytes(view, config, pictures),
     0,
   );
-  return Math.round(buffers + copies + learner + encoders + processesBytes);
+  const elsewhere = run.evaluation === undefined && config.evaluation.every > 0;
+  const evaluation = elsewhere ? evaluationBytes(run) : 0;
+  return Math.round(buffers + copies + learner + encoders + evaluation + processesBytes);
+}
+
+/**
+ * The evaluation service: its process, and of every encoder the policy that plays and what a
+ * checkpoint holds of it while it is read (the two policies, Adam's moments), as bytes and as tensors.
+ */
+function evaluationBytes({ simulation, options: { config } }: TrainingRun): number {
+  const forms = 1 + 2 * (config.actor.average > 0 ? 4 : 3);
+  return simulation.views.reduce(
+    (sum, view) =>
+      sum + forms * 4 *
+        encoderCosts(config.encoder.kind, cameraOf(view), config.encoder.features).parameters,
+    evaluationProcessBytes,
+  );
 }
 
 /**
@@ -56,3 +72,6 @@ function encoderBytes(view: View, config: TrainingConfiguration, pictures: numbe
 
 /** Telemetry with its store, learner with libtorch, gpu-sim, command line: idle. */
 const processesBytes = 570 * MiB;
+
+/** Deno with libtorch, and the pages of their libraries that the learner no longer has to itself. */
+const evaluationProcessBytes = 110 * MiB;
