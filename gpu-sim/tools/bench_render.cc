@@ -207,7 +207,7 @@ int main(int argc, char** argv) {
     die("cannot open OSMesa");
   m->vis.quality.offsamples = 0;
   // MuJoCo cuts a plane into squares of size[2], and an infinite one into as many as reach the
-  // horizon: 11 of Hopper's 12 ms. A few large ones show the same and flatter us least.
+  // horizon, most of its time. A few large ones show the same and flatter us least.
   for (int g = 0; g < m->ngeom; ++g) {
     if (m->geom_type[g] != mjGEOM_PLANE) continue;
     m->geom_size[3 * g] = m->geom_size[3 * g + 1] = 20;
