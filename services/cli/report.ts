@@ -66,6 +66,7 @@ class JsonReport implements Report {
       episode_length: epoch.episodeLength ?? null,
       env_steps_nominal: Number(epoch.envStepsNominal),
       env_steps_total: Number(epoch.envStepsTotal),
+      images_rendered: Number(epoch.imagesRendered),
       wall_time_s: epoch.wallTimeS,
       phases: epoch.phases,
     });

@@ -118,7 +118,7 @@ export class Learner {
     const algorithm = oneOf("algorithm", request.algorithm || "sdpg", ["sdpg"]);
     const observation = oneOf(
       "observation",
-      request.observation || "state",
+      request.observation || "pixels",
       ["state", "pixels"],
     ) as Observation;
     const preset = oneOf("preset", request.preset || "cpu", Object.keys(presets)) as PresetName;

@@ -5,8 +5,8 @@ import { join } from "node:path";
 
 export const root = new URL("../..", import.meta.url).pathname.replace(/\/$/, "");
 
-/** Small and quick, but the whole mesh: 16 environments, 8 steps. */
-export const small = ["nominals=4", "auxiliaries=3", "horizon=8", "--threads=1"];
+/** Small and quick, but the whole mesh: 16 environments, 8 steps, from state. */
+export const small = ["--obs=state", "nominals=4", "auxiliaries=3", "horizon=8", "--threads=1"];
 export const tiny = [...small, "evaluation.every=0"];
 
 export interface Finished {

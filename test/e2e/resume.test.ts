@@ -36,6 +36,7 @@ const settings = {
 };
 const request = {
   task: "hopper",
+  observation: "state",
   seed: 5n,
   overrides: settings as Record<string, string>,
   epochs: 12n,

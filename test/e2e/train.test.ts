@@ -31,6 +31,7 @@ describe("train --json", () => {
         epoch: i + 1,
         env_steps_nominal: (i + 1) * 4 * 8,
         env_steps_total: (i + 1) * 16 * 8,
+        images_rendered: 0,
         wall_time_s: expect.any(Number),
       });
       for (const name of ["return", "episode_length"]) {
@@ -53,6 +54,17 @@ describe("train --json", () => {
   test("tells an evaluation where one is due", () => {
     const evaluations = events(trained.stdout).filter(({ event }) => event === "evaluation");
     expect(evaluations.map(({ epoch, episodes }) => [epoch, episodes])).toEqual([[2, 16]]);
+  });
+
+  test("sees pixels unless told to see the state", async () => {
+    await using other = temporaryHome();
+    const size = ["nominals=2", "auxiliaries=1", "horizon=4", "evaluation.every=0"];
+    const seen = await sdpg(other.path, "train", "hopper", "--epochs=1", "--json", ...size);
+    expect(seen.code, seen.stderr).toBe(0);
+    const [run, epoch] = events(seen.stdout);
+    expect(run.configuration.observation).toBe("pixels");
+    expect(epoch.images_rendered).toBe(2 * 4);
+    expect(events(trained.stdout)[0].configuration.observation).toBe("state");
   });
 
   test("leaves no process, no shared memory and no list of services", () => {

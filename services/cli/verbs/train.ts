@@ -27,7 +27,7 @@ export const train = verb({
       value: "pixels|state",
       meaning: "what the policy sees: pictures of the task's cameras, or the state",
       read: readObservation,
-      fallback: "state",
+      fallback: "pixels",
     },
     preset: {
       value: "cpu|paper",
@@ -89,8 +89,8 @@ export const train = verb({
     "./sdpg train hopper",
     "./sdpg train hopper --minutes 10 --seed 1 --run my-hopper",
     "./sdpg train walker --preset paper --epochs 100 --json",
-    "./sdpg train hopper nominals=16 actor.lr=1e-3",
-    "./sdpg train ant task.variant=published",
+    "./sdpg train hopper --obs state nominals=16 actor.lr=1e-3",
+    "./sdpg train ant --obs state task.variant=published",
   ],
   async run({ positionals, options, overrides }) {
     const task = taskName(positionals[0], options.task);
@@ -109,7 +109,7 @@ export const train = verb({
         const { runId, configurationJson } = await learner.startRun({
           task,
           algorithm,
-          observation: options.obs ?? "state",
+          observation: options.obs ?? "pixels",
           preset,
           seed,
           runId: options.run ?? "",

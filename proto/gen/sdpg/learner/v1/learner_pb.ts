@@ -33,7 +33,7 @@ export type StartRunRequest = Message<"sdpg.learner.v1.StartRunRequest"> & {
   algorithm: string;
 
   /**
-   * What the actor sees: "state" is the only one offered. Empty stands for it.
+   * What the actor sees: "pixels" (the task's cameras) or "state". Empty stands for "pixels".
    *
    * @generated from field: string observation = 3;
    */
