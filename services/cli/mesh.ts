@@ -1,5 +1,6 @@
 // The services of one machine: telemetry (one per SDPG_HOME, shared by all commands), gpu-sim,
-// evaluation and learner (three per training, or the three that `sdpg up` left running).
+// evaluation and learner, and a renderer where one is asked for (own ones for a training, or those that
+// `sdpg up` left running).
 //
 // Telemetry lives as long as anyone needs it. Its stdin is a FIFO that every user keeps open for
 // writing, so the kernel tells it when the last one is gone, however that one ended; and every user
@@ -35,7 +36,13 @@ import { sweep } from "./sweep.ts";
 export const gpuSimBinary = join(checkoutDirectory, "build/gpu-sim/gpu-sim");
 
 /** What a service has to end in after it was asked to: a learner writes a checkpoint first. */
-const graceMs = { learner: 60_000, evaluation: 5_000, "gpu-sim": 5_000, telemetry: 15_000 };
+const graceMs = {
+  learner: 60_000,
+  evaluation: 5_000,
+  render: 5_000,
+  "gpu-sim": 5_000,
+  telemetry: 15_000,
+};
 
 export interface DeadService {
   service: string;
@@ -160,6 +167,8 @@ export interface MeshOptions {
   home: string;
   /** Worker threads of gpu-sim and of the learner: they work by turns, so each may have all cores. */
   threads: number;
+  /** With a gpu-sim that draws pictures for the learner (simulation.render=apart). */
+  renderer?: boolean;
   /** Called with one line before each slow step. */
   progress?: (line: string) => void;
   /** Leaves the services running after this process ends (`sdpg up`). */
@@ -202,25 +211,25 @@ export async function openMesh(options: MeshOptions): Promise<Mesh> {
   createHome(home);
   await sweep(home);
   if (!options.keep && !options.ownServices) {
-    const attached = await attach(home);
+    const attached = await attach(options);
     if (attached) return attached;
   }
   return await start(options, progress);
 }
 
 async function start(options: MeshOptions, progress: (line: string) => void): Promise<Mesh> {
-  const { home, threads, keep } = options;
+  const { home, threads, keep, renderer } = options;
   try {
     Deno.statSync(gpuSimBinary);
   } catch {
     throw new CliError(`Cannot find ${gpuSimBinary}: ./sdpg builds it; start through ./sdpg`);
   }
-  progress("starting telemetry, gpu-sim, evaluation and learner");
+  progress(`starting telemetry, gpu-sim, ${renderer ? "render, " : ""}evaluation and learner`);
   const logs = join(home, "logs");
   Deno.mkdirSync(logs, { recursive: true, mode: 0o700 });
   const stdin = keep ? "none" : "pipe";
-  // gpu-sim lives as long as this process or its learner: a learner whose command was killed still
-  // finishes its epoch and takes a snapshot.
+  // gpu-sim and the renderer live as long as this process or their learner: a learner whose command was
+  // killed still finishes its epoch and takes a snapshot.
   const simulationFifo = join(locksDirectory(home), `gpu-sim-${Deno.pid}.fifo`);
   const tag = keep ? "up" : String(Deno.pid);
   const stayWithUs = keep ? [] : ["--exit-with-parent"];
@@ -238,14 +247,18 @@ async function start(options: MeshOptions, progress: (line: string) => void): Pr
   };
   try {
     const telemetryStarts = leaseTelemetry(home);
-    const simulationStarts = startService({
-      service: "gpu-sim",
-      command: gpuSimBinary,
-      args: ["--serve", "sim", "--listen", "127.0.0.1:0", "--threads", String(threads)]
-        .concat(stayWithUs),
-      log: join(logs, `gpu-sim-${tag}.log`),
-      stdin: keep ? "none" : { fifo: simulationFifo, held: await makeFifo(simulationFifo) },
-    });
+    const held = keep ? undefined : await makeFifo(simulationFifo);
+    const startGpuSim = (service: "gpu-sim" | "render", serve: "sim" | "render") =>
+      startService({
+        service,
+        command: gpuSimBinary,
+        args: ["--serve", serve, "--listen", "127.0.0.1:0", "--threads", String(threads)]
+          .concat(stayWithUs),
+        log: join(logs, `${service}-${tag}.log`),
+        stdin: held ? { fifo: simulationFifo, held } : "none",
+      });
+    const simulationStarts = startGpuSim("gpu-sim", "sim");
+    const renderStarts = renderer ? startGpuSim("render", "render") : undefined;
     const evaluationStarts = simulationStarts.then(({ address }) =>
       startService({
         service: "evaluation",
@@ -260,21 +273,24 @@ async function start(options: MeshOptions, progress: (line: string) => void): Pr
         stdin,
       })
     );
-    const starts = [telemetryStarts, simulationStarts, evaluationStarts] as const;
-    const [lease, simulation, evaluation] = await Promise.allSettled(starts);
+    const starts = [telemetryStarts, simulationStarts, renderStarts, evaluationStarts] as const;
+    const [lease, simulation, render, evaluation] = await Promise.allSettled(starts);
     if (lease.status === "fulfilled") telemetry = lease.value;
-    for (const each of [simulation, evaluation]) {
-      if (each.status === "fulfilled") started.push(each.value);
+    for (const each of [simulation, render, evaluation]) {
+      if (each.status === "fulfilled" && each.value) started.push(each.value);
     }
     if (lease.status === "rejected") throw lease.reason;
     if (simulation.status === "rejected") throw simulation.reason;
+    if (render.status === "rejected") throw render.reason;
     if (evaluation.status === "rejected") throw evaluation.reason;
     await waitUntilServing(simulation.value.address);
+    if (render.value) await waitUntilServing(render.value.address);
     const learner = await startService({
       service: "learner",
       command: Deno.execPath(),
       args: denoService("learner", home, [
         ...["--simulation", simulation.value.address],
+        ...(render.value ? ["--renderer", render.value.address] : []),
         ...["--evaluation", evaluation.value.address],
         ...["--telemetry", lease.value.url],
         ...["--threads", String(threads)],
@@ -324,13 +340,14 @@ async function start(options: MeshOptions, progress: (line: string) => void): Pr
   }
 }
 
-/** The services of `sdpg up`, when all of them run. */
-async function attach(home: string): Promise<Mesh | undefined> {
+/** The services of `sdpg up`, when all that are needed run. */
+async function attach({ home, renderer }: MeshOptions): Promise<Mesh | undefined> {
   const entries = readServices(home);
   const simulation = entries.find(({ service }) => service === "gpu-sim");
+  const render = entries.find(({ service }) => service === "render");
   const evaluation = entries.find(({ service }) => service === "evaluation");
   const learner = entries.find(({ service }) => service === "learner");
-  if (!simulation || !evaluation || !learner) return undefined;
+  if (!simulation || !evaluation || !learner || renderer && !render) return undefined;
   const telemetry = await leaseTelemetry(home);
   const closing = new AbortController();
   try {
@@ -341,7 +358,14 @@ async function attach(home: string): Promise<Mesh | undefined> {
       `The learner that ./sdpg up started (pid ${learner.pid}) does not answer at ${learner.address}: run ./sdpg down, then again`,
     );
   }
-  const services = [telemetry.entry, simulation, evaluation, learner];
+  // A renderer that nobody draws with may end without anybody's loss.
+  const services = [
+    telemetry.entry,
+    simulation,
+    ...(renderer ? [render!] : []),
+    evaluation,
+    learner,
+  ];
   return {
     telemetry,
     services,
@@ -459,7 +483,7 @@ export async function up(options: Omit<MeshOptions, "keep">): Promise<ServiceEnt
       }): use them, or run ./sdpg down first`,
     );
   }
-  const mesh = await openMesh({ ...options, keep: true });
+  const mesh = await openMesh({ ...options, keep: true, renderer: true });
   mesh.learner.$close();
   await mesh.close();
   return mesh.services;
@@ -467,7 +491,7 @@ export async function up(options: Omit<MeshOptions, "keep">): Promise<ServiceEnt
 
 /** Stops what `up` started, in reverse order, and returns it. */
 export async function down(home: string): Promise<ServiceEntry[]> {
-  const order = ["learner", "evaluation", "gpu-sim", "telemetry"];
+  const order = ["learner", "evaluation", "render", "gpu-sim", "telemetry"];
   const stopped: ServiceEntry[] = [];
   const running = readServices(home);
   for (const name of order) {

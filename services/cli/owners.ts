@@ -52,7 +52,7 @@ export async function markInterrupted(home: string, telemetryUrl: string): Promi
       const file = readRunFile(home, runId);
       const { task, algorithm, preset, observation, seed, task_options } = file;
       const configuration = task_options && Object.keys(task_options).length > 0
-        ? { ...file.configuration as object, task: task_options }
+        ? { ...file.configuration, task: task_options }
         : file.configuration;
       recorder.run({
         runId,

@@ -13,7 +13,7 @@ export interface RunFile {
   algorithm: string;
   preset: string;
   observation: string;
-  configuration: unknown;
+  configuration: { simulation?: { render?: string } };
   /** Options of the task; absent in runs of earlier versions. */
   task_options?: Record<string, number | string>;
   seed: string;

@@ -29,6 +29,8 @@ export interface Started {
 export interface TrainingOptions {
   home: string;
   threads: number;
+  /** Whether the run has its pictures drawn by a process of their own. */
+  renderer: boolean;
   json: boolean;
   /** Starts the run on a learner and says what it is. */
   begin(mesh: Mesh): Promise<Started>;
@@ -72,8 +74,8 @@ async function start(
   options: TrainingOptions,
   note: (text: string) => void,
 ): Promise<{ mesh: Mesh; started: Started }> {
-  const { home, threads } = options;
-  let mesh = await openMesh({ home, threads, progress: note });
+  const { home, threads, renderer } = options;
+  let mesh = await openMesh({ home, threads, renderer, progress: note });
   const begin = () => owned(home, mesh.services.at(-1)!, () => options.begin(mesh));
   try {
     await markInterrupted(home, mesh.telemetry.url);
@@ -87,7 +89,7 @@ async function start(
       note("the services of ./sdpg up are busy with another run");
       mesh.learner.$close();
       await mesh.close();
-      mesh = await openMesh({ home, threads, progress: note, ownServices: true });
+      mesh = await openMesh({ home, threads, renderer, progress: note, ownServices: true });
       return { mesh, started: await begin() };
     }
   } catch (error) {

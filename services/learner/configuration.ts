@@ -20,6 +20,8 @@ export interface Field<T> {
   parse(text: string): T | undefined;
   /** Whether a value of unknown origin (JSON) is allowed here. */
   allows(value: unknown): boolean;
+  /** The key came later: a configuration that was written before it means the default. */
+  readonly later?: boolean;
 }
 
 export interface Tree {
@@ -104,6 +106,11 @@ export function choice<const C extends string>(
     allows,
     parse: (text) => allows(text) ? text as C : undefined,
   };
+}
+
+/** A field whose key earlier versions did not have and whose default is what they did. */
+export function later<T>(field: Field<T>): Field<T> {
+  return { ...field, later: true };
 }
 
 /** Widths of a stack of layers: "128,64,32". */
@@ -191,19 +198,22 @@ export function configure<S extends Tree>(
 }
 
 /**
- * Values read back from JSON, for example from a checkpoint: every key present, none unknown.
+ * Values read back from JSON, for example from a checkpoint: every key present but those that came
+ * later, none unknown, in the order of the tree.
  *
  * @throws ConfigurationError as `configure`.
  */
 export function readConfiguration<S extends Tree>(tree: S, json: unknown): Values<S> {
+  const given = new Map<string, unknown>();
+  assignLayer(tree, json, "", given);
   const values = new Map<string, unknown>();
-  assignLayer(tree, json, "", values);
   for (const [path, field] of leaves(tree)) {
-    if (!values.has(path)) {
+    if (!given.has(path) && !field.later) {
       throw new ConfigurationError(
         `Cannot read configuration: ${path} (${field.expected}) is absent`,
       );
     }
+    values.set(path, given.has(path) ? given.get(path) : field.default);
   }
   return nest(values) as Values<S>;
 }

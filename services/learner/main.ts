@@ -2,11 +2,12 @@
 
 import { logger } from "@sdpg/common/log.ts";
 import { Recorder } from "@sdpg/common/record.ts";
-import { serve } from "@sdpg/common/rpc.ts";
+import { Code, serve } from "@sdpg/common/rpc.ts";
 import { flag, runService } from "@sdpg/common/service.ts";
 import { codeVersion, hardware } from "@sdpg/common/machine.ts";
 import { evaluateOverGrpc } from "../evaluation/remote.ts";
 import { Learner } from "./service.ts";
+import { SimulationError } from "./simulation.ts";
 import { simulateOverGrpc } from "./simulation_grpc.ts";
 import { setNumThreads, version } from "./torch/mod.ts";
 
@@ -17,8 +18,8 @@ await runService({
     simulation: flag.address("address of gpu-sim"),
     renderer: flag.optional(
       flag.address(
-        "address of gpu-sim --serve render on gpu-sim's machine, which then draws the pictures; the " +
-          "bits are the same",
+        "address of gpu-sim --serve render on gpu-sim's machine, which draws the pictures of runs " +
+          "with simulation.render=apart",
       ),
     ),
     evaluation: flag.optional(
@@ -37,13 +38,21 @@ await runService({
     const recorder = new Recorder({ url: flags.telemetry, service: "learner" });
     const learner = new Learner({
       home: flags.home,
-      simulate: (batch, { transport, doorbell }) =>
-        simulateOverGrpc(batch, {
+      simulate(batch, { transport, doorbell, render }) {
+        if (render === "apart" && flags.renderer === undefined) {
+          throw new SimulationError(
+            "Cannot set simulation.render=apart: this learner was started without --renderer",
+            Code.INVALID_ARGUMENT,
+          );
+        }
+        const renderer = render === "apart" ? flags.renderer : undefined;
+        return simulateOverGrpc(batch, {
           address: flags.simulation,
           transport,
           doorbell,
-          renderer: flags.renderer,
-        }),
+          renderer,
+        });
+      },
       evaluate: flags.evaluation === undefined ? undefined : evaluateOverGrpc(flags.evaluation),
       recorder,
       log: logger("learner"),

@@ -34,7 +34,10 @@ export function estimateBytes(run: TrainingRun): number {
   );
   const elsewhere = run.evaluation === undefined && config.evaluation.every > 0;
   const evaluation = elsewhere ? evaluationBytes(run) : 0;
-  return Math.round(buffers + copies + learner + encoders + evaluation + processesBytes);
+  const renderer = config.simulation.render === "apart" ? renderProcessBytes : 0;
+  return Math.round(
+    buffers + copies + learner + encoders + evaluation + renderer + processesBytes,
+  );
 }
 
 /**
@@ -72,6 +75,9 @@ function encoderBytes(view: View, config: TrainingConfiguration, pictures: numbe
 
 /** Telemetry with its store, learner with libtorch, gpu-sim, command line: idle. */
 const processesBytes = 570 * MiB;
+
+/** gpu-sim drawing for another; the pictures are counted with the buffers. */
+const renderProcessBytes = 20 * MiB;
 
 /** Deno with libtorch, and the pages of their libraries that the learner no longer has to itself. */
 const evaluationProcessBytes = 110 * MiB;

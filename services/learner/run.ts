@@ -13,7 +13,16 @@ import {
   type StoredCheckpoint,
 } from "./checkpoint.ts";
 import { viewsOf } from "./cameras.ts";
-import { choice, configure, flag, integer, type Tree, type Values } from "./configuration.ts";
+import {
+  choice,
+  configure,
+  flag,
+  integer,
+  later,
+  readConfiguration,
+  type Tree,
+  type Values,
+} from "./configuration.ts";
 import type { PresetLayer } from "./presets.ts";
 import type { BatchOptions, Simulation } from "./simulation.ts";
 import { liveTensors, scope } from "./torch/mod.ts";
@@ -41,6 +50,11 @@ export const runTree = {
       "with shared memory, steps are rung for behind the rollout buffer instead of sent as messages; " +
         "the results are the same",
     ),
+    render: later(choice(
+      ["inside", "apart"],
+      "inside",
+      "pictures are drawn by the simulator or by a render service beside it; they are the same",
+    )),
   },
 } satisfies Tree;
 
@@ -423,7 +437,11 @@ export class TrainingRun {
       ["model", task.model.contentHash, meta.model_hash],
       ["task program", task.program.contentHash, meta.task_hash],
       ["seed", String(seed), meta.seed],
-      ["configuration", JSON.stringify(config), JSON.stringify(meta.configuration)],
+      [
+        "configuration",
+        JSON.stringify(config),
+        JSON.stringify(readConfiguration(trainingTree, meta.configuration)),
+      ],
     ];
     for (const [what, now, then] of expected) {
       if (now === then) continue;

@@ -35,7 +35,7 @@ import { type Outcome, Watcher } from "./watcher.ts";
 export interface LearnerOptions {
   /** SDPG_HOME: runs and their checkpoints. */
   readonly home: string;
-  readonly simulate: (options: BatchOptions, how: Transport) => Promise<Simulation>;
+  readonly simulate: (options: BatchOptions, how: Transport) => Simulation | Promise<Simulation>;
   /** Plays scheduled evaluations elsewhere; without it training stands still for them. */
   readonly evaluate?: (what: RemoteEvaluation) => Promise<EvaluationResult>;
   readonly recorder: Recorder;
@@ -137,6 +137,12 @@ export class Learner {
       throw new ConfigurationError(
         `Cannot set observation=${configuration.observation} by itself: choose it with ` +
           `--obs ${configuration.observation}, which brings the settings that go with it`,
+      );
+    }
+    if (configuration.simulation.render === "apart" && observation === "state") {
+      throw new ConfigurationError(
+        "Cannot set simulation.render=apart: the policy sees the state, so there are no pictures to " +
+          "draw; leave it out, or train with --obs pixels",
       );
     }
     if (!(request.seconds >= 0)) {

@@ -59,7 +59,7 @@ export async function simulateOverGrpc(
   if (apart && transport === "inline") {
     throw new SimulationError(
       "Cannot draw apart over the inline transport: the renderer reads poses in the batch's shared " +
-        "memory; use simulation.transport=shared_memory, or no renderer",
+        "memory; use simulation.transport=shared_memory, or simulation.render=inside",
       Code.INVALID_ARGUMENT,
     );
   }

@@ -105,7 +105,7 @@ export function servicesOf(parent: number): Record<string, number> {
   for (const { pid, ppid, command } of processes()) {
     if (ppid !== parent) continue;
     const service = command.includes("build/gpu-sim/gpu-sim")
-      ? "gpu-sim"
+      ? command.includes("--serve render") ? "render" : "gpu-sim"
       : /services\/(\w+)\/main\.ts/.exec(command)?.[1];
     if (service) found[service] = pid;
   }

@@ -148,6 +148,7 @@ describe("up and down", () => {
     expect(services.map(({ service }) => service)).toEqual([
       "telemetry",
       "gpu-sim",
+      "render",
       "evaluation",
       "learner",
     ]);
@@ -162,7 +163,7 @@ describe("up and down", () => {
     expect((await running.finished).code).toBe(0);
     for (const { pid } of services) expect(isRunning(pid)).toBe(true);
     const down = await sdpg(home.path, "down");
-    expect(down.stdout.match(/^stopped /gm)?.length).toBe(4);
+    expect(down.stdout.match(/^stopped /gm)?.length).toBe(5);
     for (const { pid } of services) expect(isRunning(pid)).toBe(false);
   }, 120_000);
 });

@@ -60,10 +60,10 @@ export const doctor = verb({
       `see ${home}/logs/telemetry.log`,
     );
     await row(
-      "simulator and learner",
+      "simulator to learner",
       "start and answer",
       async () => {
-        const mesh = await openMesh({ home, threads: 1, ownServices: true });
+        const mesh = await openMesh({ home, threads: 1, ownServices: true, renderer: true });
         try {
           const { tasks } = await mesh.learner.listTasks({}, { deadlineMs: 60_000 });
           return `${tasks.length} tasks`;

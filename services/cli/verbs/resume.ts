@@ -38,6 +38,7 @@ export const resume = verb({
     return await runTraining({
       home,
       threads: options.threads ?? navigator.hardwareConcurrency,
+      renderer: file.configuration.simulation?.render === "apart",
       json: options.json,
       async begin({ learner }) {
         const { epoch, configurationJson, skipped } = await learner.resumeRun({

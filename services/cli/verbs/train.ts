@@ -104,6 +104,7 @@ export const train = verb({
     return await runTraining({
       home,
       threads: options.threads ?? navigator.hardwareConcurrency,
+      renderer: overrides["simulation.render"] === "apart",
       json: options.json,
       async begin({ learner }) {
         const { runId, configurationJson } = await learner.startRun({

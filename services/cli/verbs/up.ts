@@ -7,7 +7,7 @@ import { writeOut } from "../report.ts";
 
 export const up = verb({
   name: "up",
-  summary: "starts telemetry, gpu-sim, evaluation and learner and leaves them running",
+  summary: "starts telemetry, gpu-sim, render, evaluation and learner and leaves them running",
   positionals: [],
   options: {
     threads: {
