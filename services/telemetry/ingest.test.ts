@@ -271,14 +271,14 @@ describe("rowsOf() refuses", () => {
 
 describe("migrate()", () => {
   test("is done once and leaves a migrated store alone", async () => {
-    expect(await migrate(store, readMigrations())).toBe(readMigrations().length);
+    expect(await migrate(store, readMigrations())).toBe(readMigrations().at(-1)!.version);
     expect(await one("SELECT count() AS n FROM schema_version"))
       .toEqual({ n: readMigrations().length });
   });
   test("applies a new migration, again after a cut, and refuses a store that is newer", async () => {
     const known = readMigrations();
     const next: Migration = {
-      version: known.length + 1,
+      version: known.at(-1)!.version + 3,
       name: "later",
       statements: ["CREATE TABLE IF NOT EXISTS later (a UInt8) ENGINE = MergeTree ORDER BY a"],
     };
@@ -286,10 +286,27 @@ describe("migrate()", () => {
     await expect(migrate(store, [...known, cut])).rejects.toThrow(/FUNCTION_THROW_IF/);
     expect(await migrate(store, [...known, next])).toBe(next.version);
     await expect(migrate(store, known)).rejects.toThrow(
-      `it has schema version ${next.version}, this checkout knows ${known.length}; update the checkout`,
+      `it has schema version ${next.version}, which this checkout does not know; update the checkout`,
     );
+    // One that another branch brings later, into a gap.
+    const between: Migration = { ...next, version: next.version - 1, name: "between" };
+    expect(await migrate(store, [...known, between, next])).toBe(next.version);
+    expect(await one(`SELECT groupArray(name) AS n FROM schema_version WHERE name = 'between'`))
+      .toEqual({ n: ["between"] });
     await store.command("DROP TABLE later");
-    await store.command(`DELETE FROM schema_version WHERE version = ${next.version}`);
+    await store.command("DELETE FROM schema_version WHERE name IN ('later', 'between')");
+  });
+  test("readMigrations() refuses a number that is there twice and a name that is no migration", () => {
+    const folder = Deno.makeTempDirSync({ prefix: "sdpg-migrations-" });
+    const read = () => readMigrations(new URL(`file://${folder}/`));
+    Deno.writeTextFileSync(`${folder}/001_a.sql`, "SELECT 1;");
+    Deno.writeTextFileSync(`${folder}/003_b.sql`, "SELECT 1;");
+    expect(read().map(({ version }) => version)).toEqual([1, 3]);
+    Deno.writeTextFileSync(`${folder}/003_c.sql`, "SELECT 1;");
+    expect(read).toThrow("Cannot use migrations b and c: both have the number 3");
+    Deno.writeTextFileSync(`${folder}/4_d.sql`, "SELECT 1;");
+    expect(read).toThrow("Cannot use migration 4_d.sql: expected NNN_name.sql");
+    Deno.removeSync(folder, { recursive: true });
   });
   test("splitStatements() drops comments and keeps semicolons inside a line", () => {
     expect(splitStatements("-- a; b\nSELECT ';x';\n  -- c\nSELECT\n 2;\n")).toEqual([
