@@ -26,8 +26,8 @@ export interface FilmOptions {
   readonly seed: bigint;
   /** Where the video goes; the ending says what kind (see VideoWriter). */
   readonly path: string;
-  /** Camera of the larger picture; the task's own for videos unless given. */
-  readonly camera?: string;
+  /** Camera of the larger picture, as `filmCamera` chooses it. */
+  readonly camera: string;
   /** Of the larger picture, pixels. */
   readonly height: number;
 }
@@ -38,12 +38,11 @@ const filmName = "film";
  * Plays an episode to its end and writes the video, in real time at 50 frames a second at most (.mp4)
  * or 25.
  *
- * @throws VideoError for an unknown camera, or when the file cannot be written
+ * @throws VideoError when the file cannot be written
  */
 export async function film(options: FilmOptions): Promise<WrittenVideo> {
-  const { task, config, policy, height } = options;
+  const { task, config, policy, camera, height } = options;
   const width = Math.round(height * 4 / 3 / 2) * 2;
-  const camera = chooseCamera(task, options.camera);
   const own = evaluationBatch(task, config, 1, options.seed);
   const larger: View = { name: filmName, camera, width, height, frames: 1, shadows: true };
   const simulation = await options.simulate({
@@ -92,8 +91,13 @@ export async function film(options: FilmOptions): Promise<WrittenVideo> {
   }
 }
 
-/** "wide" where the model has it, else what the policy looks through, else the model's first. */
-function chooseCamera({ name, model, cameras }: Task, asked?: string): string {
+/**
+ * Camera of the larger picture: the one asked for (empty for none), else "wide" where the model has it,
+ * else what the policy looks through, else the model's first.
+ *
+ * @throws VideoError for an unknown camera
+ */
+export function filmCamera({ name, model, cameras }: Task, asked: string): string {
   const known = model.cameras.map((camera) => camera.name);
   const chosen = asked || [...["wide"].filter((x) => known.includes(x)), ...cameras, ...known][0];
   if (chosen === undefined) throw new VideoError(`Cannot film ${name}: its model has no camera`);

@@ -14,20 +14,21 @@ import {
 import { checkpointsDirectory, isRunId } from "@sdpg/common/home.ts";
 import { Code, implement, RpcError, type ServiceImplementation } from "@sdpg/common/rpc.ts";
 import { loadTask, type Task, TaskError } from "@sdpg/tasks/mod.ts";
-import { loadPolicy } from "../learner/algorithms/sdpg.ts";
+import { loadPolicy, policyGroups } from "../learner/algorithms/sdpg.ts";
 import { viewsOf } from "../learner/cameras.ts";
 import {
   CheckpointError,
   Checkpoints,
-  openCheckpoint,
-  type StoredCheckpoint,
+  openGroups,
+  type Storage,
+  type StoredGroups,
 } from "../learner/checkpoint.ts";
 import { ConfigurationError, readConfiguration } from "../learner/configuration.ts";
 import { evaluationBatch, type TrainingConfiguration, trainingTree } from "../learner/run.ts";
 import { type BatchOptions, type Simulation, SimulationError } from "../learner/simulation.ts";
 import { scope } from "../learner/torch/mod.ts";
 import { type EvaluationResult, playEpisodes } from "./evaluate.ts";
-import { film, type FilmOptions } from "./film.ts";
+import { film, filmCamera, type FilmOptions } from "./film.ts";
 import { videoEndings, VideoError } from "./video.ts";
 
 export interface EvaluationServiceOptions {
@@ -96,7 +97,7 @@ export class EvaluationServer {
 
   /** Plays, then films if asked to; frees the batches and the policy however it ends. */
   async *#play(
-    checkpoint: StoredCheckpoint,
+    checkpoint: StoredGroups,
     episodes: number,
     seed: bigint,
     video: VideoOptions | undefined,
@@ -107,6 +108,9 @@ export class EvaluationServer {
       String(meta.task),
       meta.task_options as Record<string, number | string> | undefined,
     );
+    checkSameTask(checkpoint, task);
+    // Refuses an unknown camera before anything is played.
+    const filming = video && { ...video, camera: filmCamera(task, video.camera) };
     using policy = policyOf(checkpoint, config, task);
     const simulate = (batch: BatchOptions) => this.options.simulate(batch, config.simulation);
     const simulation = await simulate(evaluationBatch(task, config, episodes, seed));
@@ -127,7 +131,7 @@ export class EvaluationServer {
       await simulation.close();
     }
     const imagesRendered = BigInt(simulation.imagesDrawn);
-    const filmed = video && await film({ task, config, policy, simulate, seed, ...video });
+    const filmed = filming && await film({ task, config, policy, simulate, seed, ...filming });
     yield { ...result!, imagesRendered, video: filmed?.path, videoNote: filmed?.note };
   }
 
@@ -150,8 +154,9 @@ export class EvaluationServer {
     return { path: this.#belowHome(path), camera, height: height || 480 };
   }
 
-  #open(policy: EvaluateRequest["policy"]): StoredCheckpoint {
-    if (policy.case === "checkpoint") return openCheckpoint(this.#belowHome(policy.value));
+  #open(policy: EvaluateRequest["policy"]): StoredGroups {
+    const open = (path: string, storage?: Storage) => openGroups(path, policyGroups, storage);
+    if (policy.case === "checkpoint") return open(this.#belowHome(policy.value));
     const runId = policy.value ?? "";
     if (!isRunId(runId)) {
       throw new RpcError(Code.INVALID_ARGUMENT, `"${runId}" is not the name of a run`);
@@ -166,7 +171,7 @@ export class EvaluationServer {
           : `Run ${runId} has no best checkpoint: no evaluation of it has ended`,
       );
     }
-    return policy.case === "runId" ? checkpoints.newest().checkpoint : openCheckpoint(path);
+    return policy.case === "runId" ? checkpoints.newest(open).checkpoint : open(path);
   }
 
   #belowHome(path: string): string {
@@ -182,7 +187,23 @@ export class EvaluationServer {
   }
 }
 
-function policyOf(checkpoint: StoredCheckpoint, config: TrainingConfiguration, task: Task) {
+/** A policy knows the task it was trained on and no other, whatever has the same name now. */
+function checkSameTask({ path, meta }: StoredGroups, { name, model, program }: Task) {
+  const compared: [what: string, now: string, then: unknown][] = [
+    ["model", model.contentHash, meta.model_hash],
+    ["task program", program.contentHash, meta.task_hash],
+  ];
+  for (const [what, now, then] of compared) {
+    if (now === then) continue;
+    throw new RpcError(
+      Code.FAILED_PRECONDITION,
+      `Cannot evaluate ${path}: expected the ${what} of ${name} it was trained on, ${then}, but it ` +
+        `is ${now} now; go back to the version that wrote it, or train again`,
+    );
+  }
+}
+
+function policyOf(checkpoint: StoredGroups, config: TrainingConfiguration, task: Task) {
   using _loading = scope();
   return loadPolicy(config, task.program, viewsOf(task, config), checkpoint.groups());
 }

@@ -7,6 +7,7 @@ import {
   disk,
   hashState,
   openCheckpoint,
+  openGroups,
   type Storage,
 } from "./checkpoint.ts";
 import { fromArray, liveTensors, scope } from "./torch/mod.ts";
@@ -53,6 +54,26 @@ test("a checkpoint reads back bit for bit", () => {
     expect(Object.is(groups.get("actor")!.get("weight")!.toArray()[2], -0)).toBe(true);
   }
   expect(liveTensors()).toBe(before);
+});
+
+test("openGroups() reads the groups that are chosen, and damage elsewhere is nothing to it", () => {
+  const path = write(new Checkpoints(directory), 7);
+  Deno.removeSync(join(path, "simulation.bin"));
+  expect(() => openCheckpoint(path)).toThrow("simulation.bin is missing");
+  const seen: string[][] = [];
+  const read = (...groups: string[]) =>
+    openGroups(path, (there) => {
+      seen.push([...there].sort());
+      return groups;
+    });
+  {
+    using _scope = scope();
+    expect([...read("actor").groups().keys()]).toEqual(["actor"]);
+    expect(seen[0]).toEqual([...content(7).groups.keys()].sort());
+  }
+  expect(() => read("average")).toThrow("average.safetensors is not listed");
+  Deno.writeFileSync(join(path, "actor.safetensors"), new Uint8Array(3));
+  expect(() => read("actor")).toThrow(/actor\.safetensors has 3 bytes, expected \d+/);
 });
 
 test("the two newest are kept, and the best", () => {

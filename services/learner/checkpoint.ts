@@ -70,6 +70,8 @@ export const disk: Storage = {
 
 const namePattern = /^\d{8,}$/;
 const temporaryPattern = /^tmp-/;
+/** Of a group's file. */
+const ending = ".safetensors";
 
 export class Checkpoints {
   /** Stays however many newer ones there are. */
@@ -110,7 +112,7 @@ export class Checkpoints {
         for (const [tensor, value] of tensors) {
           manifest.tensors[`${group}/${tensor}`] = tensorHash(value);
         }
-        write(`${group}.safetensors`, encode(new Map(tensors), {}));
+        write(`${group}${ending}`, encode(new Map(tensors), {}));
       }
       write("simulation.bin", content.simulation);
       this.storage.writeSynced(join(temporary, "manifest.json"), sealManifest(manifest));
@@ -166,14 +168,17 @@ export class Checkpoints {
   /**
    * The newest checkpoint that is whole, with the reasons why newer ones were passed over.
    *
+   * @param open reads one, or what of it is needed
    * @throws CheckpointError when none is whole.
    */
-  newest(): { checkpoint: StoredCheckpoint; skipped: string[] } {
+  newest(): { checkpoint: StoredCheckpoint; skipped: string[] };
+  newest<C>(open: (path: string, storage: Storage) => C): { checkpoint: C; skipped: string[] };
+  newest(open: (path: string, storage: Storage) => unknown = openCheckpoint) {
     const skipped: string[] = [];
     for (const name of this.#names()) {
       const path = join(this.directory, name);
       try {
-        return { checkpoint: openCheckpoint(path, this.storage), skipped };
+        return { checkpoint: open(path, this.storage), skipped };
       } catch (error) {
         if (!(error instanceof CheckpointError)) throw error;
         skipped.push(error.message);
@@ -232,14 +237,18 @@ export class Checkpoints {
   }
 }
 
-/** A checkpoint on the disk whose every byte has been checked. */
-export interface StoredCheckpoint {
+/** Groups of a checkpoint on the disk whose every byte has been checked. */
+export interface StoredGroups {
   readonly path: string;
   readonly epoch: number;
   readonly meta: Readonly<Record<string, unknown>>;
-  readonly simulation: Uint8Array;
-  /** Its tensors, made anew in the caller's scope. */
+  /** Their tensors, made anew in the caller's scope. */
   groups(): TensorGroups;
+}
+
+/** A whole checkpoint, likewise. */
+export interface StoredCheckpoint extends StoredGroups {
+  readonly simulation: Uint8Array;
 }
 
 /**
@@ -248,6 +257,34 @@ export interface StoredCheckpoint {
  * @throws CheckpointError naming the file that is missing or damaged.
  */
 export function openCheckpoint(path: string, storage: Storage = disk): StoredCheckpoint {
+  const { files, ...stored } = readCheckpoint(path, storage, (files) => files);
+  return { ...stored, simulation: files.get("simulation.bin")! };
+}
+
+/**
+ * Reads some groups of a checkpoint; of the other files it only knows that they are listed.
+ *
+ * @param choose of the groups there are, those to read
+ * @throws CheckpointError naming the file that is missing or damaged.
+ */
+export function openGroups(
+  path: string,
+  choose: (there: ReadonlySet<string>) => readonly string[],
+  storage: Storage = disk,
+): StoredGroups {
+  const { files: _, ...stored } = readCheckpoint(path, storage, (files) => {
+    const groups = files.filter((file) => file.endsWith(ending));
+    const there = new Set(groups.map((file) => file.slice(0, -ending.length)));
+    return choose(there).map((group) => `${group}${ending}`);
+  });
+  return stored;
+}
+
+function readCheckpoint(
+  path: string,
+  storage: Storage,
+  choose: (files: readonly string[]) => readonly string[],
+): StoredGroups & { files: ReadonlyMap<string, Uint8Array> } {
   const damaged = (reason: string) =>
     new CheckpointError(`Cannot use checkpoint ${path}: ${reason}`);
   const read = (file: string) => {
@@ -258,9 +295,15 @@ export function openCheckpoint(path: string, storage: Storage = disk): StoredChe
     }
   };
   const manifest = openManifest(read("manifest.json"), damaged);
-  const files = new Map<string, Uint8Array>();
-  for (const [file, expected] of Object.entries(manifest.files)) {
+  const listed = Object.keys(manifest.files);
+  for (const file of listed) {
     if (!/^[a-z_]+\.(safetensors|bin)$/.test(file)) throw damaged(`it lists a file "${file}"`);
+  }
+  if (!listed.includes("simulation.bin")) throw damaged("simulation.bin is not listed");
+  const files = new Map<string, Uint8Array>();
+  for (const file of choose(listed)) {
+    const expected = manifest.files[file];
+    if (expected === undefined) throw damaged(`${file} is not listed`);
     const bytes = read(file);
     if (bytes.length !== expected.bytes) {
       throw damaged(`${file} has ${bytes.length} bytes, expected ${expected.bytes}`);
@@ -268,18 +311,16 @@ export function openCheckpoint(path: string, storage: Storage = disk): StoredChe
     if (sha256(bytes) !== expected.sha256) throw damaged(`${file} does not match its SHA-256`);
     files.set(file, bytes);
   }
-  const simulation = files.get("simulation.bin");
-  if (simulation === undefined) throw damaged("simulation.bin is not listed");
-  files.delete("simulation.bin");
   return {
     path,
     epoch: manifest.epoch,
     meta: manifest.meta,
-    simulation,
+    files,
     groups() {
       const groups = new Map<string, ReadonlyMap<string, Tensor>>();
       for (const [file, bytes] of files) {
-        const group = file.slice(0, -".safetensors".length);
+        if (!file.endsWith(ending)) continue;
+        const group = file.slice(0, -ending.length);
         const { tensors } = decode(bytes);
         for (const [name, tensor] of tensors) {
           if (tensorHash(tensor) !== manifest.tensors[`${group}/${name}`]) {

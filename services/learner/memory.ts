@@ -41,11 +41,11 @@ export function estimateBytes(run: TrainingRun): number {
 }
 
 /**
- * The evaluation service: its process, and of every encoder the policy that plays and what a
- * checkpoint holds of it while it is read (the two policies, Adam's moments), as bytes and as tensors.
+ * The evaluation service: its process, and of every encoder the policy that plays and the one that it
+ * is read from, as bytes and as tensors.
  */
 function evaluationBytes({ simulation, options: { config } }: TrainingRun): number {
-  const forms = 1 + 2 * (config.actor.average > 0 ? 4 : 3);
+  const forms = 3;
   return simulation.views.reduce(
     (sum, view) =>
       sum + forms * 4 *

@@ -33,11 +33,15 @@ export interface Running {
 const started = new Map<string, Deno.ChildProcess[]>();
 
 /** Starts `./sdpg …` without its installing part. */
-export function start(home: string, args: string[]): Running {
+export function start(
+  home: string,
+  args: string[],
+  env: Record<string, string> = {},
+): Running {
   const child = new Deno.Command(Deno.execPath(), {
     args: ["run", "-q", "--config", join(root, "deno.json"), "-P=cli"]
       .concat(join(root, "services/cli/main.ts"), args),
-    env: { SDPG_HOME: home, NO_COLOR: "1", SDPG_LOG: "info" },
+    env: { SDPG_HOME: home, NO_COLOR: "1", SDPG_LOG: "info", ...env },
     stdin: "null",
     stdout: "piped",
     stderr: "piped",

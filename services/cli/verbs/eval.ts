@@ -78,6 +78,7 @@ export const evaluate = verb({
       if (film) takeVideo(result, film, options.video!);
       if (options.json) writeOut(JSON.stringify(asJson(target, result)));
       else writeResult(target, result);
+      if (result.videoNote) console.error(`sdpg: ${result.videoNote}`);
       return 0;
     } catch (error) {
       throw plainly(error, join(home, "logs"));
@@ -169,5 +170,4 @@ function writeResult(target: string, result: Result) {
     returns.map((value, i) => [String(i), number(value), String(lengths[i])]),
   ));
   if (result.video) writeOut(`\nvideo of episode 0: ${result.video}`);
-  if (result.videoNote) console.error(`sdpg: ${result.videoNote}`);
 }

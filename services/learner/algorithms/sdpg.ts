@@ -867,8 +867,13 @@ function observe(
   return camera.with_vector ? { pictures, vector: vector() } : { pictures };
 }
 
+/** Of a checkpoint's groups, those that `loadPolicy` reads: the averaged policy where there is one. */
+export function policyGroups(there: ReadonlySet<string>): string[] {
+  return [there.has("average") ? "average" : "actor", "statistics"];
+}
+
 /**
- * The policy that a state evaluates with: the averaged one where there is one.
+ * The policy that a state evaluates with.
  *
  * @param views what its cameras see, in the order of the rollout buffer's images
  */
