@@ -38,7 +38,7 @@ export const gpuSimBinary = join(checkoutDirectory, "build/gpu-sim/gpu-sim");
 /** What a service has to end in after it was asked to: a learner writes a checkpoint first. */
 const graceMs = {
   learner: 60_000,
-  evaluation: 5_000,
+  evaluation: 10_000,
   render: 5_000,
   "gpu-sim": 5_000,
   telemetry: 15_000,
@@ -259,13 +259,14 @@ async function start(options: MeshOptions, progress: (line: string) => void): Pr
       });
     const simulationStarts = startGpuSim("gpu-sim", "sim");
     const renderStarts = renderer ? startGpuSim("render", "render") : undefined;
-    const evaluationStarts = simulationStarts.then(({ address }) =>
+    const before = Promise.all([simulationStarts, telemetryStarts]);
+    const evaluationStarts = before.then(([{ address }, { url }]) =>
       startService({
         service: "evaluation",
         command: Deno.execPath(),
         // One thread: training goes on meanwhile.
         args: denoService("evaluation", home, [
-          ...["--simulation", address, "--threads", "1"],
+          ...["--simulation", address, "--telemetry", url, "--threads", "1"],
           ...stayWithUs,
         ]),
         env: { OPENBLAS_NUM_THREADS: "1", OMP_NUM_THREADS: "1" },

@@ -29,9 +29,9 @@ function epoch(n: number, more: Record<string, unknown> = {}) {
     phases: {
       rollout: 0.5,
       "rollout/simulation": 0.4,
-      "rollout/inference": 0.1,
+      "rollout/policy": 0.1,
       critic: 0.5,
-      ...(n === 2 ? { evaluation: 1 } : {}),
+      ...(n === 2 ? { evaluate: 1 } : {}),
     },
     ...more,
   });
@@ -70,7 +70,7 @@ describe("Progress", () => {
     progress.addEpoch(epoch(1));
     const tree = progress.timeTree();
     expect(tree.map(({ phase }) => phase))
-      .toEqual(["rollout", "rollout/simulation", "rollout/inference", "critic"]);
+      .toEqual(["rollout", "rollout/simulation", "rollout/policy", "critic"]);
     const tops = tree.filter(({ depth }) => depth === 0);
     expect(tops.reduce((sum, { share }) => sum + share, 0)).toBeCloseTo(1);
   });

@@ -27,7 +27,7 @@ export interface Throughput {
 }
 
 /** Phases that are not part of training proper. */
-const aside = new Set(["evaluation", "checkpoint"]);
+const aside = new Set(["evaluate", "checkpoint", "record"]);
 
 export class Progress {
   readonly facts: RunFacts;

@@ -1,6 +1,6 @@
 // Once a second: memory and processor time of every service process, into the store and the dashboard.
 
-import { Recorder } from "@sdpg/common/record.ts";
+import type { Recorder } from "@sdpg/common/record.ts";
 import { delay } from "./process.ts";
 import { type ProcessSample, sampleProcesses } from "./procfs.ts";
 
@@ -9,14 +9,13 @@ export interface Watched {
   pid: number;
 }
 
-/** Samples until `stop` is called; `stop` sends what is still queued. */
+/** Samples until `stop` is called. */
 export function watchResources(options: {
   runId: string;
-  telemetryUrl: string;
+  recorder: Recorder;
   processes: () => readonly Watched[];
   seen: (samples: Map<string, ProcessSample>) => void;
 }): { stop(): Promise<void> } {
-  const recorder = new Recorder({ url: options.telemetryUrl, service: "cli" });
   const stopping = new AbortController();
   const loop = (async () => {
     while (!stopping.signal.aborted) {
@@ -28,7 +27,7 @@ export function watchResources(options: {
         const sample = byPid.get(pid);
         if (!sample) continue;
         named.set(service, sample);
-        recorder.resources({ runId: options.runId, service, ...sample });
+        options.recorder.resources({ runId: options.runId, service, ...sample });
       }
       options.seen(named);
       await delay(1000, stopping.signal);
@@ -38,8 +37,6 @@ export function watchResources(options: {
     async stop() {
       stopping.abort();
       await loop;
-      await recorder.flush(2000);
-      await recorder.close();
     },
   };
 }

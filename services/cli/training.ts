@@ -2,6 +2,8 @@
 // into a stop with a checkpoint, a service that dies turned into one line, services down again.
 
 import { Code, RpcError } from "@sdpg/common/rpc.ts";
+import { Recorder } from "@sdpg/common/record.ts";
+import { iterationTrace, unixMs } from "@sdpg/common/trace.ts";
 import { UsageError } from "@sdpg/common/service.ts";
 import { runDirectory } from "@sdpg/common/home.ts";
 import type { Done, WatchRunResponse } from "@proto/sdpg/learner/v1/learner_pb.ts";
@@ -121,9 +123,10 @@ async function follow(
   mesh.keepLogs(runDirectory(options.home, runId));
   using log = new RunLog(runDirectory(options.home, runId), progress);
   log.begin(started.resumedFrom);
+  const recorder = new Recorder({ url: mesh.telemetry.url, service: "cli" });
   const resources = watchResources({
     runId,
-    telemetryUrl: mesh.telemetry.url,
+    recorder,
     processes: () => [...mesh.services, { service: "cli", pid: Deno.pid }],
     seen: (samples) => progress.memory = samples,
   });
@@ -132,8 +135,15 @@ async function follow(
   let outcome: Done | Error | undefined;
   const watching = watch(mesh, runId, {
     event: ({ event }) => {
-      if (event.case === "epoch") report.epoch(event.value), log.epoch(event.value);
-      else if (event.case === "evaluation") {
+      if (event.case === "epoch") {
+        const startMs = unixMs();
+        report.epoch(event.value);
+        log.epoch(event.value);
+        const epoch = Number(event.value.epoch);
+        const seconds = (unixMs() - startMs) / 1e3;
+        const shown = { name: "report", service: "cli", startMs, seconds, count: 1 };
+        recorder.phases(iterationTrace(runId, epoch), epoch, [shown]);
+      } else if (event.case === "evaluation") {
         report.evaluation(event.value);
         log.evaluation(event.value);
       }
@@ -182,6 +192,8 @@ async function follow(
     }
   } finally {
     await resources.stop();
+    await recorder.flush(2000);
+    await recorder.close();
   }
   if (outcome instanceof Error) {
     throw outcome instanceof RpcError ? plainly(outcome, mesh.logs) : outcome;

@@ -1,5 +1,5 @@
-// The part of OpenTelemetry's log protocol (OTLP/HTTP, JSON encoding, opentelemetry-proto 1.x) that
-// our services speak, in both directions: log records with an event name and typed attributes.
+// The part of OpenTelemetry's protocol (OTLP/HTTP, JSON encoding, opentelemetry-proto 1.x) that our
+// services speak: log records with an event name and typed attributes in both directions, spans outwards.
 // Names of our own events and attributes (`rl.*`) are listed in docs/telemetry.md.
 
 /** A value of an attribute before encoding. Numbers become doubles, bigints 64-bit integers. */
@@ -21,14 +21,54 @@ export interface LogEvent {
 
 type AnyValue = Record<string, unknown>;
 
+/** What a request carries; POST /v1/<signal> takes it. */
+export type Signal = keyof typeof envelopes;
+const envelopes = {
+  logs: ["resourceLogs", "scopeLogs", "logRecords"],
+  traces: ["resourceSpans", "scopeSpans", "spans"],
+} as const;
+
+/** JSON body of POST /v1/<signal> for encoded records, each group of one service. */
+export function joinEncoded(
+  signal: Signal,
+  groups: readonly { resource: Attributes; records: readonly string[] }[],
+): string {
+  const [resources, scopes, items] = envelopes[signal];
+  const bodies = groups.map(({ resource, records }) =>
+    `{"resource":{"attributes":${JSON.stringify(encodeAttributes(resource))}},` +
+    `"${scopes}":[{"scope":{"name":"sdpg"},"${items}":[${records.join(",")}]}]}`
+  );
+  return `{"${resources}":[${bodies.join(",")}]}`;
+}
+
 /** JSON body of POST /v1/logs for records of one service instance. */
 export function encodeLogs(resource: Attributes, events: LogEvent[]): string {
-  return `{"resourceLogs":[{"resource":{"attributes":${
-    JSON.stringify(encodeAttributes(resource))
-  }},` +
-    `"scopeLogs":[{"scope":{"name":"sdpg"},"logRecords":[${
-      events.map(encodeEvent).join(",")
-    }]}]}]}`;
+  return joinEncoded("logs", [{ resource, records: events.map(encodeEvent) }]);
+}
+
+/** One span: a piece of work with a beginning and a length. */
+export interface Span {
+  traceId: string;
+  spanId: string;
+  parentSpanId?: string;
+  name: string;
+  /** Milliseconds since 1970. */
+  startMs: number;
+  seconds: number;
+  attributes: Attributes;
+}
+
+/** JSON of one span. */
+export function encodeSpan({ startMs, seconds, attributes, ...span }: Span): string {
+  // In parts: a double holds the nanoseconds of today to 256 only.
+  const start = BigInt(Math.floor(startMs)) * 1_000_000n + BigInt(Math.round(startMs % 1 * 1e6));
+  return JSON.stringify({
+    ...span,
+    kind: 1, // internal: what is measured is work, not calls
+    startTimeUnixNano: start.toString(),
+    endTimeUnixNano: (start + BigInt(Math.round(seconds * 1e9))).toString(),
+    attributes: encodeAttributes(attributes),
+  });
 }
 
 /** JSON of one record, so that a sender can encode when the event happens and join bodies later. */

@@ -1,13 +1,25 @@
-// Client of the telemetry service: what a run wants remembered, as OTLP log events with names.
+// Client of the telemetry service: what a run wants remembered, as OTLP log events with names, and the
+// spans of its epochs' traces.
 //
 // A call encodes its row and appends it to a bounded queue; one background sender posts the queue in
 // order, in batches, and takes a batch off only when the service has stored it. So a row may be sent
 // more than once and is stored once (the service drops what it has), and neither a slow nor an absent
 // service ever delays the caller. When the queue is full the newest rows are dropped and counted; the
-// count reaches the store as a fault row as soon as there is room again.
+// count reaches the store as a fault row as soon as there is room again. Spans are not worth a number of
+// a learning curve: they may take half of the queue.
 
-import { type AttributeValue, encodeEvent, encodeLogs, type LogEvent } from "./otlp.ts";
+import {
+  type Attributes,
+  type AttributeValue,
+  encodeEvent,
+  encodeSpan,
+  joinEncoded,
+  type LogEvent,
+  type Signal,
+  type Span,
+} from "./otlp.ts";
 import { logger } from "./log.ts";
+import { spanId, type TraceContext } from "./trace.ts";
 
 /** States a run passes through. `interrupted` is written by whoever finds its process gone. */
 export const runStates = [
@@ -89,6 +101,26 @@ export interface FaultRow {
   message?: string;
 }
 
+/** A piece of work of one epoch. */
+export interface SpanRow extends Omit<Span, "attributes"> {
+  runId: string;
+  iteration: number;
+  /** Who measured it, if not the recording service. */
+  service?: string;
+  attributes?: Attributes;
+}
+
+/** Time that a service spent on something in an epoch, added up. */
+export interface PhaseRow {
+  /** "a/b" is a part of "a". */
+  readonly name: string;
+  readonly service: string;
+  readonly seconds: number;
+  /** When it first began, milliseconds since 1970. */
+  readonly startMs: number;
+  readonly count: number;
+}
+
 export interface RecorderOptions {
   /** Address of the telemetry service, such as http://127.0.0.1:4318. */
   url: string;
@@ -112,9 +144,13 @@ const backoffMs = { first: 100, last: 5000 };
 /** Events named by run and iteration, which may be sent by one process and again by another. */
 const durableEvents = ["rl.iteration", "rl.evaluation"];
 
+const signals: readonly Signal[] = ["logs", "traces"];
+
 interface Queued {
+  signal: Signal;
   json: string;
   event: string;
+  service: string;
 }
 
 export class Recorder {
@@ -128,6 +164,10 @@ export class Recorder {
   #sequence = 0n;
   #lastTime = 0n;
   #queue: Queued[] = [];
+  /** What the service at the other end has no place for. */
+  #unwanted = new Set<Signal>();
+  /** What is sent again as it was: the service knows a repeated request of spans by its bytes. */
+  #unanswered = new Map<Signal, Queued[]>();
   #queuedBytes = 0;
   #sent = 0;
   #dropped = 0;
@@ -141,7 +181,7 @@ export class Recorder {
   #log;
 
   constructor(options: RecorderOptions) {
-    this.#url = options.url.replace(/\/$/, "") + "/v1/logs";
+    this.#url = options.url.replace(/\/$/, "");
     this.#service = options.service;
     this.#maxQueuedBytes = options.maxQueuedBytes ?? 32 * 1024 * 1024;
     this.#intervalMs = options.intervalMs ?? 2000;
@@ -203,6 +243,33 @@ export class Recorder {
     }));
   }
 
+  span({ runId, iteration, service, attributes, ...span }: SpanRow): void {
+    this.#enqueueEncoded("traces", span.name, service, () =>
+      encodeSpan({
+        ...span,
+        attributes: { "rl.run.id": runId, "rl.iteration": BigInt(iteration), ...attributes },
+      }));
+  }
+
+  /**
+   * A span for every phase, under that of the phase which it is a part of, the first ones under `trace`.
+   * Its length is the sum of all the times the phase came, its beginning that of the first.
+   */
+  phases(trace: TraceContext, iteration: number, phases: readonly PhaseRow[]): void {
+    const { traceId, runId = "" } = trace;
+    const idOf = ({ service, name }: PhaseRow) => spanId(traceId, service, name);
+    const ids = new Map(phases.map((phase) => [phase.name, idOf(phase)]));
+    for (const { name, service, seconds, startMs, count } of phases) {
+      const slash = name.lastIndexOf("/");
+      this.span({
+        ...{ traceId, spanId: ids.get(name)!, runId, iteration, service, seconds, startMs },
+        parentSpanId: ids.get(name.slice(0, Math.max(0, slash))) ?? trace.spanId,
+        name: name.slice(slash + 1),
+        attributes: { "rl.phase": name, "rl.phase.count": BigInt(count) },
+      });
+    }
+  }
+
   /**
    * Sends what is queued without waiting for company, for at most `timeoutMs`. The counts are of all
    * rows since the start; `sent` counts stored rows only.
@@ -260,7 +327,7 @@ export class Recorder {
         });
         continue;
       }
-      this.#enqueue({ json: text, event });
+      this.#enqueue({ signal: "logs", json: text, event, service: this.#service });
     }
   }
 
@@ -270,28 +337,40 @@ export class Recorder {
   }
 
   #add(eventName: string, runId: string, attributes: () => LogEvent["attributes"]): void {
+    this.#lastRun = runId;
+    this.#enqueueEncoded("logs", eventName, undefined, () =>
+      encodeEvent({
+        eventName,
+        timeUnixNano: this.#now(),
+        attributes: { "rl.run.id": runId, "rl.sequence": ++this.#sequence, ...attributes() },
+      }));
+  }
+
+  #enqueueEncoded(
+    signal: Signal,
+    event: string,
+    service = this.#service,
+    encode: () => string,
+  ): void {
     if (this.#closed.signal.aborted) {
       this.#dropped++;
       return;
     }
-    this.#lastRun = runId;
-    let text: string;
+    let json: string;
     try {
-      text = encodeEvent({
-        eventName,
-        timeUnixNano: this.#now(),
-        attributes: { "rl.run.id": runId, "rl.sequence": ++this.#sequence, ...attributes() },
-      });
+      json = encode();
     } catch (error) { // a row that cannot be encoded must not stop the training it describes
       this.#dropped++;
-      this.#log.error("Cannot encode a row", { event: eventName, error });
+      this.#log.error("Cannot encode a row", { event, error });
       return;
     }
-    this.#enqueue({ json: text, event: eventName });
+    this.#enqueue({ signal, json, event, service });
   }
 
   #enqueue(row: Queued): void {
-    if (this.#queuedBytes + row.json.length > this.#maxQueuedBytes) {
+    if (this.#unwanted.has(row.signal)) return;
+    const most = row.signal === "logs" ? this.#maxQueuedBytes : this.#maxQueuedBytes / 2;
+    if (this.#queuedBytes + row.json.length > most) {
       this.#dropped++;
       if (this.#droppedUnreported++ === 0) {
         this.#log.warn("Dropping rows: the queue to the telemetry service is full", {
@@ -325,37 +404,46 @@ export class Recorder {
       if (this.#flushing === 0 && this.#queuedBytes < maxBatchBytes) {
         await this.#pause(this.#intervalMs);
       }
-      const batch = this.#batch();
-      const outcome = await this.#post(batch);
-      if (outcome === "retry") {
-        await this.#pause(waitMs * (0.8 + 0.4 * this.#random()), false);
-        waitMs = Math.min(waitMs * 2, backoffMs.last);
-        continue;
+      for (const signal of signals) {
+        const batch = this.#unanswered.get(signal) ?? this.#batch(signal);
+        if (batch.length === 0) continue;
+        const outcome = await this.#post(signal, batch);
+        if (outcome === "retry") {
+          await this.#pause(waitMs * (0.8 + 0.4 * this.#random()), false);
+          waitMs = Math.min(waitMs * 2, backoffMs.last);
+          this.#unanswered.set(signal, batch);
+          break;
+        }
+        this.#unanswered.delete(signal);
+        waitMs = backoffMs.first;
+        if (outcome === "refused" && batch.length > 1) await this.#postOneByOne(signal, batch);
+        else if (outcome === "refused") this.#take(batch, false);
+        else if (outcome === "unwanted") this.#discard(signal);
+        else this.#take(batch, true);
+        this.#reportDrops();
       }
-      waitMs = backoffMs.first;
-      if (outcome === "refused" && batch.length > 1) await this.#postOneByOne(batch);
-      else if (outcome === "refused") this.#take(batch, false);
-      else this.#take(batch, true);
-      this.#reportDrops();
     }
     this.#idle.splice(0).forEach((resolve) => resolve());
   }
 
-  #batch(): Queued[] {
+  #batch(signal: Signal): Queued[] {
     let bytes = 0;
-    let count = 0;
-    while (count < this.#queue.length && (count === 0 || bytes < maxBatchBytes)) {
-      bytes += this.#queue[count++].json.length;
+    const batch: Queued[] = [];
+    for (const row of this.#queue) {
+      if (row.signal !== signal) continue;
+      if (bytes >= maxBatchBytes) break;
+      bytes += row.json.length;
+      batch.push(row);
     }
-    return this.#queue.slice(0, count);
+    return batch;
   }
 
   /** One bad row must not take its neighbours with it. */
-  async #postOneByOne(batch: Queued[]): Promise<void> {
+  async #postOneByOne(signal: Signal, batch: Queued[]): Promise<void> {
     for (const row of batch) {
       let outcome: Outcome = "retry";
       while (outcome === "retry" && !this.#closed.signal.aborted) {
-        outcome = await this.#post([row]);
+        outcome = await this.#post(signal, [row]);
         if (outcome === "retry") await this.#pause(backoffMs.last * this.#random(), false);
       }
       if (outcome !== "retry") this.#take([row], outcome === "stored");
@@ -363,10 +451,18 @@ export class Recorder {
   }
 
   #take(batch: Queued[], stored: boolean): void {
-    this.#queue.splice(0, batch.length);
+    const taken = new Set(batch);
+    this.#queue = this.#queue.filter((row) => !taken.has(row));
     for (const row of batch) this.#queuedBytes -= row.json.length;
     if (stored) this.#sent += batch.length;
     else this.#dropped += batch.length;
+  }
+
+  /** A collector that takes logs need not take the rest. */
+  #discard(signal: Signal): void {
+    this.#unwanted.add(signal);
+    this.#log.debug(`The telemetry service takes no ${signal}`, { url: this.#url });
+    this.#take(this.#queue.filter((row) => row.signal === signal), false);
   }
 
   #reportDrops(): void {
@@ -382,17 +478,15 @@ export class Recorder {
     });
   }
 
-  async #post(batch: Queued[]): Promise<Outcome> {
-    // The resource is encoded with no records, and theirs are put in: each is encoded once only.
-    const resource = { "service.name": this.#service, "service.instance.id": this.#instance };
-    const empty = encodeLogs(resource, []);
-    const body = empty.replace(
-      '"logRecords":[',
-      () => '"logRecords":[' + batch.map(({ json }) => json).join(","),
-    );
+  async #post(signal: Signal, batch: Queued[]): Promise<Outcome> {
+    const groups = [...Map.groupBy(batch, ({ service }) => service)].map(([service, rows]) => ({
+      resource: { "service.name": service, "service.instance.id": this.#instance },
+      records: rows.map(({ json }) => json),
+    }));
+    const body = joinEncoded(signal, groups);
     let response: Response;
     try {
-      response = await this.#fetch(this.#url, {
+      response = await this.#fetch(`${this.#url}/v1/${signal}`, {
         method: "POST",
         headers: { "content-type": "application/json" },
         body,
@@ -400,6 +494,7 @@ export class Recorder {
       });
       const text = await response.text();
       if (response.ok) return "stored";
+      if (response.status === 404 && signal !== "logs") return "unwanted";
       // 429 and 5xx ask for another try; any other status will not get better.
       if (response.status === 429 || response.status >= 500) return "retry";
       this.#log.error("The telemetry service refused rows", {
@@ -430,7 +525,7 @@ export class Recorder {
   }
 }
 
-type Outcome = "stored" | "retry" | "refused";
+type Outcome = "stored" | "retry" | "refused" | "unwanted";
 
 function axes(row: Omit<IterationRow, "scalars">): Record<string, AttributeValue> {
   return {

@@ -23,6 +23,7 @@ import {
 } from "@bufbuild/protobuf";
 import { logger } from "./log.ts";
 import { formatAddress, parseAddress } from "./service.ts";
+import { type TraceContext, traceFromHeaders, traceHeaders } from "./trace.ts";
 
 /** Status codes of gRPC (numbers), also usable as a type. */
 export const Code = grpc.status;
@@ -58,6 +59,8 @@ export interface CallContext {
   /** Moment the client gives up; undefined without a deadline. */
   deadline: Date | undefined;
   metadata: Metadata;
+  /** On whose behalf the client calls, if it said so. */
+  trace: TraceContext | undefined;
 }
 /** Text headers of a call, lower-case names. */
 export type Metadata = Record<string, string>;
@@ -224,10 +227,12 @@ function serverHandlers(
       if (call.cancelled) cancelled();
       call.on("cancelled", cancelled);
       call.on("error", cancelled); // reading or writing a lost connection
+      const metadata = textMetadata(call.metadata);
       const context: CallContext = {
         signal: cancel.signal,
         deadline: deadlineOf(call),
-        metadata: textMetadata(call.metadata),
+        metadata,
+        trace: traceFromHeaders(metadata),
       };
       try {
         const request = streamsIn
@@ -331,6 +336,8 @@ export interface CallOptions {
   deadlineMs?: number;
   signal?: AbortSignal;
   metadata?: Metadata;
+  /** Sent along as W3C headers. */
+  trace?: TraceContext;
 }
 
 /** An open bidirectional stream. */
@@ -493,7 +500,8 @@ function clientMethod(
 
 function headers(options: CallOptions): grpc.Metadata {
   const metadata = new grpc.Metadata();
-  for (const [name, value] of Object.entries(options.metadata ?? {})) metadata.set(name, value);
+  const all = { ...traceHeaders(options.trace), ...options.metadata };
+  for (const [name, value] of Object.entries(all)) metadata.set(name, value);
   return metadata;
 }
 

@@ -3,6 +3,7 @@
 
 import { EvaluationService } from "@proto/sdpg/evaluation/v1/evaluation_pb.ts";
 import { client } from "@sdpg/common/rpc.ts";
+import type { TraceContext } from "@sdpg/common/trace.ts";
 import type { EvaluationResult } from "./evaluate.ts";
 
 export interface RemoteEvaluation {
@@ -11,6 +12,8 @@ export interface RemoteEvaluation {
   readonly episodes: number;
   /** Key of the starts. */
   readonly seed: bigint;
+  /** The epoch that is evaluated. */
+  readonly trace?: TraceContext;
 }
 
 /** @returns a function that plays one evaluation; it rejects with RpcError */
@@ -18,9 +21,9 @@ export function evaluateOverGrpc(
   address: string,
 ): (what: RemoteEvaluation) => Promise<EvaluationResult> {
   const service = client(EvaluationService, address);
-  return async ({ checkpoint, episodes, seed }) => {
+  return async ({ checkpoint, episodes, seed, trace }) => {
     const policy = { case: "checkpoint", value: checkpoint } as const;
-    for await (const { event } of service.evaluate({ policy, episodes, seed })) {
+    for await (const { event } of service.evaluate({ policy, episodes, seed }, { trace })) {
       if (event.case !== "result") continue;
       const { returnMean, returnStd, returnCi95, lengthMean, lasted, faulted } = event.value;
       return {

@@ -12,7 +12,9 @@ import {
   type Video,
 } from "@proto/sdpg/evaluation/v1/evaluation_pb.ts";
 import { checkpointsDirectory, isRunId } from "@sdpg/common/home.ts";
+import type { Recorder } from "@sdpg/common/record.ts";
 import { Code, implement, RpcError, type ServiceImplementation } from "@sdpg/common/rpc.ts";
+import { type TraceContext, unixMs } from "@sdpg/common/trace.ts";
 import { loadTask, type Task, TaskError } from "@sdpg/tasks/mod.ts";
 import { loadPolicy, policyGroups } from "../learner/algorithms/sdpg.ts";
 import { viewsOf } from "../learner/cameras.ts";
@@ -25,6 +27,7 @@ import {
 } from "../learner/checkpoint.ts";
 import { ConfigurationError, readConfiguration } from "../learner/configuration.ts";
 import { evaluationBatch, type TrainingConfiguration, trainingTree } from "../learner/run.ts";
+import { Phases } from "../learner/phases.ts";
 import { type BatchOptions, type Simulation, SimulationError } from "../learner/simulation.ts";
 import { scope } from "../learner/torch/mod.ts";
 import { type EvaluationResult, playEpisodes } from "./evaluate.ts";
@@ -38,6 +41,8 @@ export interface EvaluationServiceOptions {
     batch: BatchOptions,
     how: TrainingConfiguration["simulation"],
   ) => Promise<Simulation>;
+  /** Takes how long the evaluation of an epoch took. */
+  readonly recorder?: Recorder;
 }
 
 type VideoOptions = Pick<FilmOptions, "path" | "camera" | "height">;
@@ -53,18 +58,21 @@ export class EvaluationServer {
 
   implementation(): ServiceImplementation {
     return implement(EvaluationService, {
-      evaluate: (request, { signal }) => this.#evaluate(request, signal),
+      evaluate: (request, { signal, trace }) => this.#evaluate(request, signal, trace),
     });
   }
 
   async *#evaluate(
     request: EvaluateRequest,
     signal: AbortSignal,
+    trace: TraceContext | undefined,
   ): AsyncIterable<MessageInitShape<typeof EvaluateResponseSchema>> {
     if (this.#busy) {
       throw new RpcError(Code.RESOURCE_EXHAUSTED, "An evaluation is under way; wait for its end");
     }
     this.#busy = true;
+    const startMs = unixMs();
+    const phases = new Phases("evaluation");
     let answer: MessageInitShape<typeof ResultSchema> | undefined;
     try {
       const episodes = request.episodes || 16;
@@ -74,13 +82,18 @@ export class EvaluationServer {
           `Cannot play ${episodes} episodes: expected 1 to ${mostEpisodes}`,
         );
       }
-      const checkpoint = this.#open(request.policy);
+      const checkpoint = phases.time("evaluate/load", () => this.#open(request.policy));
       let said = performance.now();
       const video = this.#videoOf(request.video);
-      for await (const event of this.#play(checkpoint, episodes, request.seed, video)) {
+      const { seed } = request;
+      for await (const event of this.#play(checkpoint, { episodes, seed, video, trace, phases })) {
         if (signal.aborted) return;
         if ("returns" in event) {
           answer = { ...event, epoch: BigInt(checkpoint.epoch) };
+          if (trace !== undefined) {
+            phases.add("evaluate", (unixMs() - startMs) / 1e3, { startMs });
+            this.options.recorder?.phases(trace, checkpoint.epoch, [...phases]);
+          }
         } else if (performance.now() - said > progressEveryMs) {
           said = performance.now();
           yield { event: { case: "progress", value: { finished: event.finished, episodes } } };
@@ -98,9 +111,13 @@ export class EvaluationServer {
   /** Plays, then films if asked to; frees the batches and the policy however it ends. */
   async *#play(
     checkpoint: StoredGroups,
-    episodes: number,
-    seed: bigint,
-    video: VideoOptions | undefined,
+    { episodes, seed, video, trace, phases }: {
+      episodes: number;
+      seed: bigint;
+      video: VideoOptions | undefined;
+      trace: TraceContext | undefined;
+      phases: Phases;
+    },
   ) {
     const { meta } = checkpoint;
     const config = readConfiguration(trainingTree, meta.configuration);
@@ -111,15 +128,16 @@ export class EvaluationServer {
     checkSameTask(checkpoint, task);
     // Refuses an unknown camera before anything is played.
     const filming = video && { ...video, camera: filmCamera(task, video.camera) };
-    using policy = policyOf(checkpoint, config, task);
-    const simulate = (batch: BatchOptions) => this.options.simulate(batch, config.simulation);
+    using policy = phases.time("evaluate/load", () => policyOf(checkpoint, config, task));
+    const simulate = (batch: BatchOptions) =>
+      this.options.simulate({ ...batch, trace }, config.simulation);
     const simulation = await simulate(evaluationBatch(task, config, episodes, seed));
     let result: EvaluationResult | undefined;
     try {
       const playing = playEpisodes({
         simulation,
         start: await simulation.snapshot(),
-        act: policy.act,
+        act: (tensors, t) => phases.time("evaluate/policy", () => policy.act(tensors, t)),
         episodeLength: task.program.episodeLength,
         rewardTerms: task.program.rewards.map((term) => term.name),
       });
@@ -130,6 +148,7 @@ export class EvaluationServer {
     } finally {
       await simulation.close();
     }
+    phases.addAll(simulation.timings, "evaluate");
     const imagesRendered = BigInt(simulation.imagesDrawn);
     const filmed = filming && await film({ task, config, policy, simulate, seed, ...filming });
     yield { ...result!, imagesRendered, video: filmed?.path, videoNote: filmed?.note };

@@ -75,9 +75,9 @@ async function epoch(contender: Contender, measured: boolean) {
   const { phases } = await contender.learner.train();
   if (!measured) return;
   contender.seconds.push((performance.now() - start) / 1e3);
-  for (const [phase, seconds] of Object.entries(phases)) {
-    if (!contender.phases.has(phase)) contender.phases.set(phase, []);
-    contender.phases.get(phase)!.push(seconds);
+  for (const { name, seconds } of phases) {
+    if (!contender.phases.has(name)) contender.phases.set(name, []);
+    contender.phases.get(name)!.push(seconds);
   }
 }
 

@@ -2,6 +2,7 @@
 // is in shared memory by writing the means behind the buffer, ringing, and sleeping until the step is
 // done, instead of a message each way.
 
+import type { Phase } from "./phases.ts";
 import { SimulationError } from "./simulation.ts";
 
 const symbols = {
@@ -23,8 +24,8 @@ const at = {
   error: 448,
   values: 960,
 };
-const magic = 0x31424453;
-const phaseBytes = 24;
+const magic = 0x32424453;
+const phaseBytes = 32;
 const command = { step: 1, end: 2 };
 
 let library: Deno.DynamicLibrary<typeof symbols>["symbols"] | undefined;
@@ -120,11 +121,17 @@ export class Doorbell {
     return this.#words[at.images / 4];
   }
 
-  /** Seconds by phase, summed over the segment so far. */
-  *phases(): Generator<[phase: string, seconds: number]> {
+  /** Summed over the segment so far. */
+  *phases(): Generator<Phase> {
     for (let i = 0; i < this.#words[at.phaseCount / 4]; i++) {
       const start = at.phases + i * phaseBytes;
-      yield [this.#text(start, 16), this.#view.getFloat64(start + 16, true)];
+      yield {
+        name: this.#text(start, 12),
+        service: "gpu-sim",
+        count: this.#view.getUint32(start + 12, true),
+        seconds: this.#view.getFloat64(start + 16, true),
+        startMs: Number(this.#view.getBigUint64(start + 24, true)) / 1e6,
+      };
     }
   }
 

@@ -9,6 +9,7 @@
 import { parseArgs } from "node:util";
 import { loadTask } from "@sdpg/tasks/mod.ts";
 import { ConfigurationError } from "./configuration.ts";
+import { secondsByName } from "./phases.ts";
 import { type Observation, presetLayers, type PresetName, presets } from "./presets.ts";
 import { configureTraining, partOverrides, TrainingRun } from "./run.ts";
 import { simulateInProcess } from "./simulation_in_process.ts";
@@ -67,9 +68,14 @@ async function main(args: string[]) {
     seconds: 60 * Number(flags.minutes),
   });
   for await (const event of run.events()) {
-    const { kind, ...rest } = event;
-    if (kind === "epoch" && (flags.quiet || event.epoch % Number(flags.every) !== 0)) continue;
-    print({ event: kind, ...rest });
+    if (event.kind === "epoch") {
+      if (flags.quiet || event.epoch % Number(flags.every) !== 0) continue;
+      const { kind, startMs: _, endMs: __, phases, ...rest } = event;
+      print({ event: kind, ...rest, phases: secondsByName(phases) });
+    } else {
+      const { kind, ...rest } = event;
+      print({ event: kind, ...rest });
+    }
   }
   await run.close();
 }

@@ -1,10 +1,61 @@
-// Where an epoch's time goes: seconds by phase name, "a/b" being a part of "a".
+// Where an epoch's time goes: seconds by phase name, "a/b" being a part of "a". A phase that comes
+// again and again (a step's parts) is added up; when it first began and how often it came are kept too.
+
+import { unixMs } from "@sdpg/common/trace.ts";
+import type { Timing } from "@proto/sdpg/sim/v1/sim_pb.ts";
+
+export interface Phase {
+  /** "a/b" is a part of "a". */
+  readonly name: string;
+  /** Who measured it: "learner", "gpu-sim", "render". */
+  readonly service: string;
+  seconds: number;
+  /** When it first began, milliseconds since 1970. */
+  startMs: number;
+  /** How often it came. */
+  count: number;
+}
+
+/** Seconds of each phase. */
+export function secondsByName(phases: Iterable<Phase>): Record<string, number> {
+  return Object.fromEntries([...phases].map(({ name, seconds }) => [name, seconds]));
+}
 
 export class Phases {
-  readonly #seconds = new Map<string, number>();
+  readonly #phases = new Map<string, Phase>();
 
-  add(phase: string, seconds: number) {
-    this.#seconds.set(phase, (this.#seconds.get(phase) ?? 0) + seconds);
+  /** @param service whose clock measures what is added without naming another */
+  constructor(private readonly service = "learner") {}
+
+  /** Adds what has just ended, unless `startMs` says when it began. */
+  add(
+    name: string,
+    seconds: number,
+    { startMs = unixMs() - seconds * 1e3, count = 1, service = this.service } = {},
+  ) {
+    const known = this.#phases.get(name);
+    if (known === undefined) {
+      this.#phases.set(name, { name, service, seconds, startMs, count });
+      return;
+    }
+    known.seconds += seconds;
+    known.count += count;
+    known.startMs = Math.min(known.startMs, startMs);
+  }
+
+  /** Adds everything measured elsewhere, as parts of `parent` if one is given. */
+  addAll(phases: Iterable<Phase>, parent?: string) {
+    for (const { name, seconds, ...rest } of phases) {
+      this.add(parent === undefined ? name : `${parent}/${name}`, seconds, rest);
+    }
+  }
+
+  /** Adds what a server measured and sent back. */
+  addTimings(timings: readonly Timing[], service = this.service) {
+    for (const { phase, startUnixNano, endUnixNano } of timings) {
+      const startMs = Number(startUnixNano) / 1e6;
+      this.add(phase, Number(endUnixNano - startUnixNano) / 1e9, { startMs, service });
+    }
   }
 
   time<T>(phase: string, work: () => T): T {
@@ -25,7 +76,15 @@ export class Phases {
     }
   }
 
-  seconds(): Record<string, number> {
-    return Object.fromEntries(this.#seconds);
+  clear() {
+    this.#phases.clear();
+  }
+
+  get(name: string): Phase | undefined {
+    return this.#phases.get(name);
+  }
+
+  [Symbol.iterator]() {
+    return this.#phases.values();
   }
 }

@@ -73,7 +73,7 @@ const timeless = (events: RunEvent[]) =>
   events.filter((e) => e.kind === "epoch" || e.kind === "evaluation").map((e) => ({
     ...e,
     wallTimeS: 0,
-    phases: {},
+    ...{ startMs: 0, endMs: 0, phases: [] },
     scalars: "scalars" in e ? { ...e.scalars, live_tensors: 0 } : {},
   }));
 

@@ -4,6 +4,7 @@
 
 import type { Model } from "@proto/sdpg/model/v1/model_pb.ts";
 import type { TaskProgram } from "@proto/sdpg/task/v1/task_pb.ts";
+import { unixMs } from "@sdpg/common/trace.ts";
 import { evaluate, type EvaluationResult } from "../evaluation/evaluate.ts";
 import { type EpochReport, Sdpg, sdpgTree } from "./algorithms/sdpg.ts";
 import {
@@ -23,6 +24,7 @@ import {
   type Tree,
   type Values,
 } from "./configuration.ts";
+import { Phases } from "./phases.ts";
 import type { PresetLayer } from "./presets.ts";
 import type { BatchOptions, Simulation } from "./simulation.ts";
 import { liveTensors, scope } from "./torch/mod.ts";
@@ -108,7 +110,7 @@ export interface RunOptions {
    * Plays the scheduled evaluations of a checkpoint elsewhere while training goes on. Without it, or
    * without checkpoints, the run stands still and plays them itself.
    */
-  readonly evaluate?: (checkpoint: string) => Promise<EvaluationResult>;
+  readonly evaluate?: (checkpoint: string, epoch: number) => Promise<EvaluationResult>;
   /** Awaited before a checkpoint is written: what happened until now must not get lost after it. */
   readonly beforeCheckpoint?: () => Promise<unknown>;
   /** Goes on from the newest valid checkpoint instead of starting afresh. */
@@ -136,6 +138,9 @@ export interface Axes {
 
 export interface EpochEvent extends EpochReport, Axes {
   readonly kind: "epoch";
+  /** What was done between the epoch before and this one is among its phases, and within its time. */
+  readonly startMs: number;
+  readonly endMs: number;
 }
 
 export interface EvaluationEvent extends EvaluationResult, Axes {
@@ -234,50 +239,48 @@ export class TrainingRun {
     const { every } = config.evaluation;
     let written = this.algorithm.epoch; // epoch of the newest checkpoint
     let lastReturn: number | undefined;
-    // What was done between two epochs counts to the second.
-    const aside: Record<string, number> = {};
-    const timeAside = async <T>(phase: string, work: () => Promise<T>): Promise<T> => {
-      const start = performance.now();
-      const result = await work();
-      aside[phase] = (aside[phase] ?? 0) + (performance.now() - start) / 1e3;
-      return result;
-    };
+    // What is done between two epochs counts to the second: also the caller's work on the events.
+    let phases = new Phases();
+    let startMs = unixMs();
+    let toldMs = startMs;
+    const heard = () => phases.add("record", (unixMs() - toldMs) / 1e3, { startMs: toldMs });
 
     // What a resumed run does not know of the checkpoint it goes on from.
     if (this.#plays("elsewhere") && written > 0 && written % every === 0) {
       if (this.#evaluated < written) this.#ask(this.#axes(), checkpoints!.newestPath()!);
     }
     while (!this.#finished()) {
-      const started = performance.now();
       const report = await this.algorithm.train();
       const { epoch } = report;
       lastReturn = report.episodes?.return;
-      const phases: Record<string, number> = { ...report.phases, ...aside };
-      for (const phase in aside) {
-        this.wallTimeS += aside[phase];
-        delete aside[phase];
-      }
+      phases.addAll(report.phases);
 
       const evaluating = every > 0 && epoch % every === 0;
       let evaluated: EvaluationResult | undefined;
       let isBest = false;
       if (evaluating && this.#plays("here")) {
-        const start = performance.now();
-        evaluated = await this.#evaluateHere();
+        evaluated = await phases.timeAsync("evaluate", () => this.#evaluateHere());
         isBest = this.#isBest(epoch, evaluated);
-        phases.evaluation = (performance.now() - start) / 1e3;
       }
       const scalars: Record<string, number> = { ...report.scalars, live_tensors: liveTensors() };
       if (this.best !== undefined) scalars.best_policy = this.best.return;
 
-      this.wallTimeS += (performance.now() - started) / 1e3;
+      const endMs = unixMs();
+      this.wallTimeS += (endMs - startMs) / 1e3;
       const axes = this.#axes();
-      yield { kind: "epoch", ...report, ...axes, scalars, phases };
+      toldMs = endMs;
+      yield { kind: "epoch", ...report, ...axes, scalars, phases: [...phases], startMs, endMs };
+      startMs = endMs;
+      phases = new Phases();
       if (evaluated !== undefined) yield { kind: "evaluation", ...axes, ...evaluated };
+      heard();
       // A new evaluation waits for the one before, so which epochs are evaluated does not depend on
       // how fast anything is.
       if (evaluating || this.#asked?.settled) {
-        for (const event of await timeAside("evaluation", () => this.#collect())) yield event;
+        const collected = await phases.timeAsync("evaluate", () => this.#collect());
+        toldMs = unixMs();
+        for (const event of collected) yield event;
+        heard();
       }
 
       // Only now, with the epoch's events delivered: a resume goes on after this epoch, so nobody
@@ -285,7 +288,7 @@ export class TrainingRun {
       const asking = evaluating && this.#plays("elsewhere");
       const due = config.checkpoint.every > 0 && epoch % config.checkpoint.every === 0;
       if (checkpoints !== undefined && (due || isBest || asking)) {
-        const warning = await timeAside("checkpoint", () => this.#save(isBest));
+        const warning = await phases.timeAsync("checkpoint", () => this.#save(isBest));
         if (warning !== undefined) yield { kind: "warning", message: warning };
         else {
           written = epoch;
@@ -336,7 +339,7 @@ export class TrainingRun {
   /** Has a checkpoint evaluated; it stays on the disk until the next is. */
   #ask(axes: Axes, checkpoint: string) {
     this.options.checkpoints!.hold(checkpoint);
-    const result = this.options.evaluate!(checkpoint).catch((error: unknown) => ({
+    const result = this.options.evaluate!(checkpoint, axes.epoch).catch((error: unknown) => ({
       failed: error instanceof Error ? error.message : String(error),
     }));
     const asked: Asked = { axes, checkpoint, result, settled: false };

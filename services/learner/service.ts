@@ -11,6 +11,7 @@ import type { Logger } from "@sdpg/common/log.ts";
 import type { Recorder, RunState } from "@sdpg/common/record.ts";
 import { Code, implement, RpcError, type ServiceImplementation } from "@sdpg/common/rpc.ts";
 import { didYouMean } from "@sdpg/common/suggest.ts";
+import { iterationSpan, iterationTrace } from "@sdpg/common/trace.ts";
 import { listTasks, loadTask, TaskError, taskOptions } from "@sdpg/tasks/mod.ts";
 import type { EvaluationResult } from "../evaluation/evaluate.ts";
 import type { RemoteEvaluation } from "../evaluation/remote.ts";
@@ -21,6 +22,7 @@ import { estimateBytes } from "./memory.ts";
 import { type Observation, presetLayers, type PresetName, presets } from "./presets.ts";
 import {
   configureTraining,
+  type EpochEvent,
   partOverrides,
   type RunEvent,
   type Task,
@@ -239,9 +241,17 @@ export class Learner {
       task,
       config: file.configuration,
       evaluate: evaluate &&
-        ((checkpoint) => evaluate({ checkpoint, episodes, seed: BigInt(seed) })),
+        ((checkpoint, epoch) =>
+          evaluate({
+            ...{ checkpoint, episodes, seed: BigInt(seed) },
+            trace: iterationTrace(file.run_id, epoch),
+          })),
       seed: BigInt(file.seed),
-      simulate: (batch) => this.options.simulate(batch, file.configuration.simulation),
+      simulate: (batch) =>
+        this.options.simulate(
+          { ...batch, trace: iterationTrace(file.run_id, 0) },
+          file.configuration.simulation,
+        ),
       checkpoints,
       // A healthy store takes the rows in a few milliseconds; an absent one must not hold training up.
       beforeCheckpoint: () => this.options.recorder.flush(250),
@@ -272,7 +282,7 @@ export class Learner {
       // Whoever started the run means to watch it from its first epoch.
       await firstWatcher(active.watchers, 1000, active.stop.signal);
       for await (const event of run.events()) {
-        record(recorder, runId, event);
+        record(recorder, file, event);
         if (event.kind === "warning") log.warn(event.message, { run: runId });
         if (event.kind === "done") {
           outcome = { done: event };
@@ -441,7 +451,8 @@ export class Learner {
 }
 
 /** One event into the store. */
-function record(recorder: Recorder, runId: string, event: RunEvent) {
+function record(recorder: Recorder, file: RunFile, event: RunEvent) {
+  const runId = file.run_id;
   if (event.kind === "warning") {
     recorder.fault({
       runId,
@@ -465,13 +476,35 @@ function record(recorder: Recorder, runId: string, event: RunEvent) {
     recorder.evaluation({ ...axes, returns: [...returns], lengths: [...lengths] });
     return;
   }
-  const phases = Object.entries(event.phases).map(([name, s]) => [`phase/${name}`, s] as const);
+  recordSpans(recorder, file, event);
+  const phases = event.phases.map(({ name, seconds }) => [`phase/${name}`, seconds] as const);
   recorder.iteration({ ...axes, scalars: { ...event.scalars, ...Object.fromEntries(phases) } });
   for (const [kind, count] of Object.entries(event.faults)) {
     if (count > 0) {
       recorder.fault({ runId, service: "gpu-sim", kind, iteration: event.epoch, count });
     }
   }
+}
+
+/** The trace of an epoch: its root, and a span for every phase under that which it is a part of. */
+function recordSpans(recorder: Recorder, file: RunFile, event: EpochEvent) {
+  const root = iterationTrace(file.run_id, event.epoch);
+  recorder.span({
+    ...{ traceId: root.traceId, spanId: root.spanId, name: iterationSpan },
+    ...{ runId: file.run_id, iteration: event.epoch, startMs: event.startMs },
+    seconds: (event.endMs - event.startMs) / 1e3,
+    attributes: {
+      "rl.task": file.task,
+      "rl.agent": file.algorithm,
+      "rl.preset": file.preset,
+      "rl.observation": file.observation,
+      "rl.seed": BigInt(file.seed),
+      "rl.env_steps.nominal": BigInt(event.envStepsNominal),
+      "rl.env_steps.total": BigInt(event.envStepsTotal),
+      "rl.images": BigInt(event.imagesRendered),
+    },
+  });
+  recorder.phases(root, event.epoch, event.phases);
 }
 
 /** Resolves when somebody watches, when `ms` have passed, or when the run is stopped. */

@@ -17,6 +17,8 @@ import type { TaskProgram } from "@proto/sdpg/task/v1/task_pb.ts";
 import { ImageKind, type ViewSchema } from "@proto/sdpg/view/v1/view_pb.ts";
 import { Dtype as WireDtype } from "@proto/sdpg/tensor/v1/tensor_pb.ts";
 import { Code } from "@sdpg/common/rpc.ts";
+import type { TraceContext } from "@sdpg/common/trace.ts";
+import type { Phases } from "./phases.ts";
 import type { Dtype, Tensor } from "./torch/mod.ts";
 
 /** Everything a batch is made from. */
@@ -41,6 +43,8 @@ export interface BatchOptions {
   readonly views?: readonly View[];
   /** Adds the poses that a renderer elsewhere draws from. */
   readonly poses?: boolean;
+  /** On whose behalf the simulator is asked, for its logs. */
+  readonly trace?: TraceContext;
 }
 
 /** Stacks of frames of one camera, as sdpg.view.v1.View says. */
@@ -102,8 +106,8 @@ export interface Simulation {
   readonly tensors: RolloutTensors;
   /** Bytes of the rollout buffer and of the simulation state. */
   readonly bytes: { readonly buffer: number; readonly state: number };
-  /** Seconds by phase that the simulator measured, added up until the caller clears it. */
-  readonly timings: Map<string, number>;
+  /** What the simulator measured, added up until the caller clears it. */
+  readonly timings: Phases;
   /** Pictures drawn, added up until the caller sets it to 0. */
   imagesDrawn: number;
   /** Copies every nominal into its auxiliaries and writes slot 0; `reset` starts fresh episodes first. */

@@ -60,7 +60,7 @@ export async function drawApart(
       label: options.label,
       pose: layout.tensors.find(({ name }) => name === "pose"),
       fresh: layout.tensors.find(({ name }) => name === "fresh"),
-    });
+    }, { trace: options.trace });
     const storage = scene.tensors[0]?.tensor?.storage;
     if (storage?.case !== "sharedMemory") {
       throw new SimulationError(`the renderer at ${address} offers no shared memory`);
@@ -119,7 +119,7 @@ class ApartSimulation implements Simulation {
     this.tensors = { ...simulation.tensors, images };
     this.bytes = { ...simulation.bytes, buffer: simulation.bytes.buffer + imageBytes };
     this.timings = simulation.timings;
-    this.#stream = service.render();
+    this.#stream = service.render({ trace: options.trace });
   }
 
   async begin(epoch: number, reset: boolean) {
@@ -162,10 +162,7 @@ class ApartSimulation implements Simulation {
       }
       const { images, timings } = value.message.value;
       this.imagesDrawn += images;
-      for (const { phase, startUnixNano, endUnixNano } of timings) {
-        const seconds = Number(endUnixNano - startUnixNano) / 1e9;
-        this.timings.set(phase, (this.timings.get(phase) ?? 0) + seconds);
-      }
+      this.timings.addTimings(timings, "render");
     } catch (error) {
       throw this.lost(error);
     } finally {

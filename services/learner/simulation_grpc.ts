@@ -11,13 +11,13 @@ import {
   type RolloutRequest,
   type RolloutResponse,
   SimulationService,
-  type Timing,
   Transport,
 } from "@proto/sdpg/sim/v1/sim_pb.ts";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { RolloutRequestSchema } from "@proto/sdpg/sim/v1/sim_pb.ts";
 import { client, Code, type Conversation, RpcError } from "@sdpg/common/rpc.ts";
 import { Doorbell } from "./doorbell.ts";
+import { Phases } from "./phases.ts";
 import { drawApart } from "./simulation_apart.ts";
 import {
   type BatchOptions,
@@ -77,10 +77,13 @@ export async function simulateOverGrpc(
     );
   };
   const batch = apart ? { ...options, views: [], poses: true } : options;
-  const layout = await service.createBatch(createBatchRequest(
-    batch,
-    transport === "inline" ? Transport.INLINE : Transport.SHARED_MEMORY,
-  )).catch((error) => {
+  const layout = await service.createBatch(
+    createBatchRequest(
+      batch,
+      transport === "inline" ? Transport.INLINE : Transport.SHARED_MEMORY,
+    ),
+    { trace: options.trace },
+  ).catch((error) => {
     service.$close();
     throw lost(error);
   });
@@ -106,7 +109,7 @@ class GrpcSimulation implements Simulation {
   readonly views: readonly View[];
   readonly tensors: RolloutTensors;
   readonly bytes;
-  readonly timings = new Map<string, number>();
+  readonly timings = new Phases("gpu-sim");
   imagesDrawn = 0;
 
   readonly #batchId: string;
@@ -182,7 +185,7 @@ class GrpcSimulation implements Simulation {
     this.#actorOffset = Number(actor.offsetBytes);
     this.#actorBytes = this.sizes.nominals * this.sizes.actor * 4;
 
-    this.#stream = service.rollout();
+    this.#stream = service.rollout({ trace: options.trace });
     this.#watchdog = setInterval(() => {
       if (performance.now() - this.#waitingSince < replyTimeoutMs) return;
       this.#timedOut = true;
@@ -196,7 +199,7 @@ class GrpcSimulation implements Simulation {
     await this.#send({ case: "begin", value: { epoch: BigInt(epoch), reset } });
     const begun = await this.#receive("begun");
     this.#takeActor(0, begun.actor);
-    this.#addTimings(begun.timings);
+    this.timings.addTimings(begun.timings);
     this.imagesDrawn += begun.images;
   }
 
@@ -216,7 +219,7 @@ class GrpcSimulation implements Simulation {
       throw new SimulationError(`gpu-sim answered step ${stepped.t}, expected ${t}`);
     }
     this.#takeActor(t + 1, stepped.actor);
-    this.#addTimings(stepped.timings);
+    this.timings.addTimings(stepped.timings);
     this.imagesDrawn += stepped.images;
   }
 
@@ -224,7 +227,7 @@ class GrpcSimulation implements Simulation {
     if (this.#doorbell !== undefined) {
       if (this.#doorbell.end(ringMs)) this.#checkDoorbell();
       else await this.#awaitDoorbell();
-      for (const [phase, seconds] of this.#doorbell.phases()) this.#addTiming(phase, seconds);
+      this.timings.addAll(this.#doorbell.phases());
       this.imagesDrawn += this.#doorbell.images;
       return;
     }
@@ -374,16 +377,6 @@ class GrpcSimulation implements Simulation {
       );
     }
     this.#copy.set(actor, this.#actorOffset + slot * this.#actorBytes);
-  }
-
-  #addTimings(timings: readonly Timing[]) {
-    for (const { phase, startUnixNano, endUnixNano } of timings) {
-      this.#addTiming(phase, Number(endUnixNano - startUnixNano) / 1e9);
-    }
-  }
-
-  #addTiming(phase: string, seconds: number) {
-    this.timings.set(phase, (this.timings.get(phase) ?? 0) + seconds);
   }
 }
 

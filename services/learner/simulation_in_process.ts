@@ -13,6 +13,7 @@ import {
   Transport,
   viewBuffer,
 } from "./simulation.ts";
+import { Phases } from "./phases.ts";
 import { fromPointer } from "./torch/mod.ts";
 
 const symbols = {
@@ -119,7 +120,7 @@ export function simulateInProcess(options: BatchOptions, threads: number): Simul
     tensors,
     imagesDrawn: 0,
     bytes: { buffer: Number(layout.bufferBytes), state: Number(layout.stateBytes) },
-    timings: new Map(),
+    timings: new Phases(),
     begin(epoch, reset) {
       check(
         library.gpu_sim_batch_begin(batch, BigInt(epoch), reset ? 1 : 0, message, messageBytes),

@@ -6,6 +6,7 @@
 
 import { create } from "@bufbuild/protobuf";
 import { type TaskProgram, TaskProgramSchema } from "@proto/sdpg/task/v1/task_pb.ts";
+import { Phases } from "./phases.ts";
 import { type BatchSizes, disposeTensors, type Simulation, type View } from "./simulation.ts";
 import { type Dtype, fromPointer, type Tensor } from "./torch/mod.ts";
 
@@ -145,7 +146,7 @@ export function simulateToy(options: ToyOptions): Simulation & { state: Float64A
     tensors,
     imagesDrawn: 0,
     bytes: { buffer: 0, state: state.byteLength },
-    timings: new Map(),
+    timings: new Phases(),
     begin(epoch, reset) {
       epochNow = epoch;
       for (let k = 0; k < N; k++) {

@@ -12,7 +12,9 @@ const epoch = (n: number) =>
     wallTimeS: n,
     gpuSeconds: 0,
     scalars: {},
-    phases: {},
+    phases: [],
+    startMs: 0,
+    endMs: 0,
     faults: {},
     episodes: undefined,
   }) satisfies EpochEvent;

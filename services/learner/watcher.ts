@@ -2,6 +2,7 @@
 
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { WatchRunResponseSchema } from "@proto/sdpg/learner/v1/learner_pb.ts";
+import { secondsByName } from "./phases.ts";
 import type { RunEvent } from "./run.ts";
 
 /** How a run ended. */
@@ -88,7 +89,7 @@ function watchEvent(event: RunEvent): WatchEvent | undefined {
           imagesRendered: BigInt(event.imagesRendered),
           wallTimeS: event.wallTimeS,
           gpuSeconds: event.gpuSeconds,
-          phases: event.phases,
+          phases: secondsByName(event.phases),
           scalars: event.scalars,
         },
       };

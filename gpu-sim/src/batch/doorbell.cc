@@ -60,9 +60,11 @@ void Doorbell::add(const StepReport& report) {
     if (phase.phase == nullptr) break;
     Phase& sum = phases[phase_count++];
     if (strncmp(sum.name, phase.phase, sizeof sum.name) != 0) {
+      sum = {};
       snprintf(sum.name, sizeof sum.name, "%s", phase.phase);
-      sum.seconds = 0;
+      sum.start_unix_nano = phase.start;
     }
+    sum.count += 1;
     sum.seconds += static_cast<double>(phase.end - phase.start) * 1e-9;
   }
 }

@@ -20,12 +20,14 @@ namespace sdpg::batch {
 struct StepReport;
 
 struct Doorbell {
-  static constexpr std::uint32_t kMagic = 0x31424453;  // "SDB1"
+  static constexpr std::uint32_t kMagic = 0x32424453;  // "SDB2"
   enum Command : std::uint32_t { kStep = 1, kEnd = 2 };
 
   struct Phase {
-    char name[16];   // NUL-terminated
-    double seconds;  // summed over the segment's steps
+    char name[12];                  // NUL-terminated
+    std::uint32_t count;            // steps that had it
+    double seconds;                 // summed over the segment's steps
+    std::uint64_t start_unix_nano;  // of the first
   };
 
   std::uint32_t magic;                // 0
@@ -42,7 +44,7 @@ struct Doorbell {
   std::uint32_t faults;         // 216: summed over the segment
   std::uint32_t phase_count;    // 220
   std::uint32_t images;         // 224: drawn by the segment's steps; Begun says its own
-  alignas(64) Phase phases[8];  // 256
+  alignas(64) Phase phases[6];  // 256
   char error[512];              // 448: NUL-terminated
   alignas(64) float values[1];  // 960: mean [N*A], then log_std [log_std_count]
 

@@ -14,6 +14,16 @@ bool check_log_level(std::string* error);
 
 std::string json_string(const std::string& text);
 
+// While it lives, what this thread logs carries "trace_id", "span_id" and "run", those of them that
+// W3C headers name: `traceparent` as "00-<trace>-<span>-<flags>", and `rl.run.id` in `baggage`.
+// Headers that are not well-formed are left out.
+class LogTrace {
+ public:
+  LogTrace(const std::string& traceparent, const std::string& baggage);
+  ~LogTrace();
+  LogTrace(const LogTrace&) = delete;
+};
+
 void log(const char* level, const std::string& message,
          std::initializer_list<std::pair<const char*, std::string>> fields = {});
 

@@ -151,9 +151,9 @@ std::shared_ptr<RenderService::Entry> RenderService::find(const std::string& sce
   return found == scenes_.end() ? nullptr : found->second;
 }
 
-grpc::Status RenderService::Describe(grpc::ServerContext*, const v1::DescribeRequest*,
+grpc::Status RenderService::Describe(grpc::ServerContext* context, const v1::DescribeRequest*,
                                      v1::DescribeResponse* response) {
-  return guarded("Describe", [&] {
+  return guarded(context, "Describe", [&] {
     std::string error;
     const render::Renderer* renderer = render::select_renderer(options_.isa, &error);
     if (renderer == nullptr) return refused(batch::kFailedPrecondition, error);
@@ -170,7 +170,7 @@ grpc::Status RenderService::Describe(grpc::ServerContext*, const v1::DescribeReq
 grpc::Status RenderService::CreateScene(grpc::ServerContext* context,
                                         const v1::CreateSceneRequest* request,
                                         v1::CreateSceneResponse* response) {
-  return guarded("CreateScene", [&]() -> grpc::Status {
+  return guarded(context, "CreateScene", [&]() -> grpc::Status {
     const auto invalid = [](const std::string& line) {
       return refused(batch::kInvalidArgument, line);
     };
@@ -273,10 +273,10 @@ grpc::Status RenderService::CreateScene(grpc::ServerContext* context,
   });
 }
 
-grpc::Status RenderService::DestroyScene(grpc::ServerContext*,
+grpc::Status RenderService::DestroyScene(grpc::ServerContext* context,
                                          const v1::DestroySceneRequest* request,
                                          v1::DestroySceneResponse*) {
-  return guarded("DestroyScene", [&]() -> grpc::Status {
+  return guarded(context, "DestroyScene", [&]() -> grpc::Status {
     std::shared_ptr<Entry> entry;
     {
       std::lock_guard lock(mutex_);
@@ -519,8 +519,9 @@ class RenderService::RenderStream {
 };
 
 grpc::Status RenderService::Render(
-    grpc::ServerContext*, grpc::ServerReaderWriter<v1::RenderResponse, v1::RenderRequest>* stream) {
-  return guarded("Render", [&] { return RenderStream(*this, *stream).serve(); });
+    grpc::ServerContext* context,
+    grpc::ServerReaderWriter<v1::RenderResponse, v1::RenderRequest>* stream) {
+  return guarded(context, "Render", [&] { return RenderStream(*this, *stream).serve(); });
 }
 
 }  // namespace sdpg::server

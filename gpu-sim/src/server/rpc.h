@@ -21,9 +21,19 @@ inline grpc::Status refused(batch::Code code, const std::string& line) {
   return to_grpc(batch::refuse(code, "%s", line.c_str()));
 }
 
-// Runs a handler; whatever it throws stays here, and its text in the log.
+// Value of a header of the call, or nothing.
+inline std::string header(const grpc::ServerContext& context, const char* name) {
+  const auto& headers = context.client_metadata();
+  const auto found = headers.find(name);
+  return found == headers.end() ? "" : std::string(found->second.data(), found->second.size());
+}
+
+// Runs a handler; whatever it throws stays here, and its text in the log. What is logged meanwhile
+// names the trace and the run that the caller sent along.
 template <class Function>
-grpc::Status guarded(const char* method, const Function& handle) {
+grpc::Status guarded(const grpc::ServerContext* context, const char* method,
+                     const Function& handle) {
+  const LogTrace trace(header(*context, "traceparent"), header(*context, "baggage"));
   try {
     return handle();
   } catch (const std::bad_alloc&) {

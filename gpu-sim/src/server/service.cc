@@ -46,9 +46,9 @@ grpc::Status no_batch(const std::string& batch_id) {
 
 }  // namespace
 
-grpc::Status SimulationService::Describe(grpc::ServerContext*, const v1::DescribeRequest*,
+grpc::Status SimulationService::Describe(grpc::ServerContext* context, const v1::DescribeRequest*,
                                          v1::DescribeResponse* response) {
-  return guarded("Describe", [&] {
+  return guarded(context, "Describe", [&] {
     std::string error;
     const core::Kernels* kernels =
         core::select_kernels(core::Precision::kFloat32, options_.isa, &error);
@@ -69,7 +69,7 @@ grpc::Status SimulationService::Describe(grpc::ServerContext*, const v1::Describ
 grpc::Status SimulationService::CreateBatch(grpc::ServerContext* context,
                                             const v1::CreateBatchRequest* request,
                                             v1::CreateBatchResponse* response) {
-  return guarded("CreateBatch", [&]() -> grpc::Status {
+  return guarded(context, "CreateBatch", [&]() -> grpc::Status {
     const bool on_device = options_.device != nullptr;
     bool shared = options_.shared_memory && !on_device, ipc = on_device;
     switch (request->transport()) {
@@ -143,10 +143,10 @@ grpc::Status SimulationService::CreateBatch(grpc::ServerContext* context,
   });
 }
 
-grpc::Status SimulationService::DestroyBatch(grpc::ServerContext*,
+grpc::Status SimulationService::DestroyBatch(grpc::ServerContext* context,
                                              const v1::DestroyBatchRequest* request,
                                              v1::DestroyBatchResponse*) {
-  return guarded("DestroyBatch", [&]() -> grpc::Status {
+  return guarded(context, "DestroyBatch", [&]() -> grpc::Status {
     std::shared_ptr<Entry> entry;
     {
       std::lock_guard lock(mutex_);
@@ -169,10 +169,10 @@ grpc::Status SimulationService::DestroyBatch(grpc::ServerContext*,
   });
 }
 
-grpc::Status SimulationService::DescribeBatch(grpc::ServerContext*,
+grpc::Status SimulationService::DescribeBatch(grpc::ServerContext* context,
                                               const v1::DescribeBatchRequest* request,
                                               v1::DescribeBatchResponse* response) {
-  return guarded("DescribeBatch", [&]() -> grpc::Status {
+  return guarded(context, "DescribeBatch", [&]() -> grpc::Status {
     const auto entry = find(request->batch_id());
     if (!entry) return no_batch(request->batch_id());
     std::lock_guard lock(entry->mutex);
@@ -484,16 +484,17 @@ class SimulationService::RolloutStream {
 grpc::Status SimulationService::Rollout(
     grpc::ServerContext* context,
     grpc::ServerReaderWriter<v1::RolloutResponse, v1::RolloutRequest>* stream) {
-  return guarded("Rollout", [&] { return RolloutStream(*this, *context, *stream).serve(); });
+  return guarded(context, "Rollout",
+                 [&] { return RolloutStream(*this, *context, *stream).serve(); });
 }
 
 // ---- snapshots
 // -----------------------------------------------------------------------------------------
 
 grpc::Status SimulationService::SnapshotBatch(
-    grpc::ServerContext*, const v1::SnapshotBatchRequest* request,
+    grpc::ServerContext* context, const v1::SnapshotBatchRequest* request,
     grpc::ServerWriter<v1::SnapshotBatchResponse>* writer) {
-  return guarded("SnapshotBatch", [&]() -> grpc::Status {
+  return guarded(context, "SnapshotBatch", [&]() -> grpc::Status {
     const auto entry = find(request->batch_id());
     if (!entry) return no_batch(request->batch_id());
     std::string bytes;
@@ -514,10 +515,10 @@ grpc::Status SimulationService::SnapshotBatch(
   });
 }
 
-grpc::Status SimulationService::RestoreBatch(grpc::ServerContext*,
+grpc::Status SimulationService::RestoreBatch(grpc::ServerContext* context,
                                              grpc::ServerReader<v1::RestoreBatchRequest>* reader,
                                              v1::RestoreBatchResponse*) {
-  return guarded("RestoreBatch", [&]() -> grpc::Status {
+  return guarded(context, "RestoreBatch", [&]() -> grpc::Status {
     v1::RestoreBatchRequest request;
     std::shared_ptr<Entry> entry;
     std::string batch_id, bytes;

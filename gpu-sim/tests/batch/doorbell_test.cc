@@ -69,12 +69,15 @@ TEST(Doorbell, SumsTheReportsOfASegment) {
   report.phases[0] = {"noise", 1'000, 3'000};
   report.phases[1] = {"physics", 3'000, 503'000};
   bell->add(report);
+  report.phases[1] = {"physics", 1'003'000, 1'503'000};
   bell->add(report);
   EXPECT_EQ(bell->nominals_done, 4u);
   EXPECT_EQ(bell->faults, 2u);
   EXPECT_EQ(bell->phase_count, 2u);
   EXPECT_STREQ(bell->phases[1].name, "physics");
   EXPECT_DOUBLE_EQ(bell->phases[1].seconds, 1e-3);
+  EXPECT_EQ(bell->phases[1].count, 2u);
+  EXPECT_EQ(bell->phases[1].start_unix_nano, 3'000u);
   bell->listen();
   EXPECT_EQ(bell->phase_count, 0u);
   EXPECT_EQ(bell->phases[1].seconds, 0.0);

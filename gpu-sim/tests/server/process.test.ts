@@ -13,6 +13,7 @@ import { RenderService } from "@proto/sdpg/render/v1/render_pb.ts";
 import { type BufferTensor, SimulationService, Transport } from "@proto/sdpg/sim/v1/sim_pb.ts";
 import { ImageKind } from "@proto/sdpg/view/v1/view_pb.ts";
 import { client } from "@sdpg/common/rpc.ts";
+import { iterationTrace, traceHeaders } from "@sdpg/common/trace.ts";
 import { loadTask } from "@sdpg/tasks/mod.ts";
 
 const binary = new URL("../../../build/gpu-sim/gpu-sim", import.meta.url).pathname;
@@ -24,8 +25,9 @@ async function serve(
   ...flags: string[]
 ): Promise<{ child: ChildProcess; address: string }> {
   const child = spawn(binary, ["--serve", service, "--listen", "127.0.0.1:0", ...flags], {
-    stdio: ["pipe", "pipe", "ignore"],
+    stdio: ["pipe", "pipe", "pipe"],
   });
+  child.stderr!.resume();
   const [line] = await once(createInterface({ input: child.stdout! }), "line");
   const ready = JSON.parse(line);
   expect(ready).toEqual({
@@ -47,7 +49,7 @@ async function ended(child: ChildProcess): Promise<number | string> {
 const objectsOf = (pid: number) =>
   readdirSync("/dev/shm").filter((name) => name.match(`^sdpg-\\d+-${pid}-`));
 
-async function createBatch(address: string) {
+async function createBatch(address: string, metadata?: Record<string, string>) {
   const { model, program } = await loadTask("hopper");
   const simulation = client(SimulationService, address);
   const batch = await simulation.createBatch({
@@ -58,10 +60,39 @@ async function createBatch(address: string) {
     horizon: 2,
     transport: Transport.SHARED_MEMORY,
     label: "process-test",
-  });
+  }, { metadata });
   simulation.$close();
   return batch;
 }
+
+test("what it logs for a call names the caller's trace and run, and nothing malformed", async () => {
+  const { child, address } = await start();
+  const lines = createInterface({ input: child.stderr! })[Symbol.asyncIterator]();
+  const created = async (metadata?: Record<string, string>) => {
+    await createBatch(address, metadata);
+    for (;;) {
+      const line = JSON.parse((await lines.next()).value!);
+      if (line.message === "batch created") return line;
+    }
+  };
+  const trace = iterationTrace("hopper-1", 3);
+  expect(await created(traceHeaders(trace))).toMatchObject({
+    ...{ task: "hopper", run: "hopper-1", trace_id: trace.traceId, span_id: trace.spanId },
+  });
+  const malformed = [
+    undefined,
+    { traceparent: `00-${trace.traceId}-${trace.spanId}-01x`, baggage: 'rl.run.id="}' },
+    { traceparent: `00-${"0".repeat(32)}-${trace.spanId}-01`, baggage: "user=me" },
+    { traceparent: `00-${trace.traceId.toUpperCase()}-${trace.spanId}-01`, baggage: "rl.run.id=" },
+  ];
+  for (const headers of malformed) {
+    expect(Object.keys(await created(headers))).not.toEqual(
+      expect.arrayContaining([expect.stringMatching(/^(trace_id|span_id|run)$/)]),
+    );
+  }
+  child.kill();
+  await ended(child);
+});
 
 test("wrong flags end it with 2 and one line", () => {
   const run = spawnSync(binary, ["--serve", "sim", "--listen", "127.0.0.1:0", "--thread", "2"], {

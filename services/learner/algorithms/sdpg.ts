@@ -29,7 +29,7 @@ import { copyParameters } from "../networks/parameters.ts";
 import { LAYER_NORM_EPS } from "../networks/mlp.ts";
 import { GaussianPolicy, type Observation } from "../networks/policy.ts";
 import { ValueNetwork } from "../networks/value.ts";
-import { Phases } from "../phases.ts";
+import { type Phase, Phases } from "../phases.ts";
 import { learningRate } from "../schedules.ts";
 import type { RolloutTensors, Simulation, View } from "../simulation.ts";
 import { type Normaliser, ObservationStatistics, RunningStatistics } from "../statistics.ts";
@@ -232,8 +232,8 @@ export interface EpochReport {
   /** Mean return and length of the newest 100 nominal episodes; undefined before the first. */
   readonly episodes: { readonly return: number; readonly length: number } | undefined;
   readonly scalars: Record<string, number>;
-  /** Phase -> seconds; "a/b" is a part of "a". */
-  readonly phases: Record<string, number>;
+  /** Where its time went. */
+  readonly phases: readonly Phase[];
   /** Environment steps of this epoch that set each fault bit. */
   readonly faults: Record<string, number>;
 }
@@ -346,18 +346,24 @@ export class Sdpg implements Disposable {
     const scalars: Record<string, number> = {};
 
     // The frozen statistics normalise everything of this segment (1.3).
-    using frozen = new FrozenNormalisers(this.#statistics, this.#returnStatistics);
+    using frozen = phases.time(
+      "statistics",
+      () => new FrozenNormalisers(this.#statistics, this.#returnStatistics),
+    );
     await phases.timeAsync("rollout", () => this.#rollout(frozen.actor, phases));
 
-    const faults = this.#tally(scalars);
+    const faults = phases.time("tally", () => this.#tally(scalars));
     {
       using _scope = scope();
       const segment = phases.time("values", () => this.#read(frozen, scalars));
       phases.time("statistics", () => this.#mergeStatistics(segment, frozen));
-      phases.time("actor", () => this.#updateActor(segment, scalars));
+      phases.time("actor", () => this.#updateActor(segment, scalars, phases));
       phases.time("critic", () => this.#updateCritic(segment, scalars));
     }
-    this.#target.lerp(this.#critic, 1 - config.critic.target_retention);
+    phases.time(
+      "target",
+      () => this.#target.lerp(this.#critic, 1 - config.critic.target_retention),
+    );
 
     this.epoch++;
     this.envStepsNominal += sizes.horizon * sizes.nominals;
@@ -370,7 +376,7 @@ export class Sdpg implements Disposable {
       scalars.episode_lengths = episodes.length;
     }
     scalars.episodes = this.#meter.finished;
-    return { epoch: this.epoch, episodes, scalars, phases: phases.seconds(), faults };
+    return { epoch: this.epoch, episodes, scalars, phases: [...phases], faults };
   }
 
   /** The policy without noise, as it is now. */
@@ -407,14 +413,22 @@ export class Sdpg implements Disposable {
       const inferred = performance.now();
       await this.#simulation.step(t, this.#mean, logStd);
       const stepped = performance.now();
-      phases.add("rollout/inference", (inferred - started) / 1e3);
+      phases.add("rollout/policy", (inferred - started) / 1e3);
       phases.add("rollout/simulation", (stepped - inferred) / 1e3);
     }
     await phases.timeAsync("rollout/simulation", () => this.#simulation.end());
-    for (const [phase, seconds] of this.#simulation.timings) {
-      phases.add(`rollout/simulation/${phase}`, seconds);
+    const { timings } = this.#simulation;
+    const measured = [...timings];
+    if (measured.length > 0) {
+      // What the simulator did not work on: messages and wake-ups between the processes.
+      const wait = phases.get("rollout/simulation")!;
+      const work = measured.reduce((sum, { seconds }) => sum + seconds, 0);
+      const { startMs, count } = wait;
+      const transfer = Math.max(0, wait.seconds - work);
+      phases.add("rollout/simulation/transfer", transfer, { startMs, count });
+      phases.addAll(measured, "rollout/simulation");
     }
-    this.#simulation.timings.clear();
+    timings.clear();
   }
 
   /** Episode meter, segment rewards by term, faults. */
@@ -546,12 +560,13 @@ export class Sdpg implements Disposable {
   // --------------------------------------------------------------------------------------- actor
 
   /** Moves the policy along the estimated ascent directions (1.5-1.9). */
-  #updateActor(segment: Segment, scalars: Record<string, number>) {
+  #updateActor(segment: Segment, scalars: Record<string, number>, phases: Phases) {
     const { actor, entropy, estimator } = this.#config;
     const { sizes, tensors } = this.#simulation;
     const { nominals: N, members: G, horizon: T, actions: A } = sizes;
     const sigma = segment.logStd.exp(); // [A] or [T, N, A]
 
+    const started = performance.now();
     const difference = this.#returnDifference(segment); // [T, N, G]
     const deviation = groupDeviation(difference); // [T, N, 1]
     scalars.rollout_reward_var = deviation.square().mean().item();
@@ -569,6 +584,7 @@ export class Sdpg implements Disposable {
     const meanTarget = clampTo(segment.action.add(mean), actor.mean_bounds).reshape([T * N, A]);
     const logStdTarget = clampTo(segment.logStd.add(logStd), actor.log_std_bounds)
       .reshape([T * N, A]);
+    phases.add("actor/delta_j", (performance.now() - started) / 1e3);
     const temperature = entropy.mode === "none" ? 0 : this.#logTemperature.exp().item();
 
     const lr = learningRate(actor.lr_schedule, this.epoch, {
