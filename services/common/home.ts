@@ -43,6 +43,8 @@ export const runsDirectory = (home: string): string => join(home, "runs");
 export const checkpointsDirectory = (home: string, runId: string): string =>
   join(runDirectory(home, runId), "checkpoints");
 export const storeDirectory = (home: string): string => join(home, "store");
+/** Rows that the telemetry service has taken and the store does not have yet. */
+export const spoolDirectory = (home: string): string => join(home, "spool");
 export const locksDirectory = (home: string): string => join(home, "locks");
 export const servicesFile = (home: string): string => join(home, "services.json");
 

@@ -121,8 +121,14 @@ export class MalformedOtlp extends Error {
   override name = "MalformedOtlp";
 }
 
-/** Records of an ExportLogsServiceRequest in JSON. Throws MalformedOtlp for anything else. */
-export function decodeLogs(body: unknown): DecodedLog[] {
+/**
+ * Records of an ExportLogsServiceRequest in JSON whose event name is `wanted`. Throws MalformedOtlp for
+ * anything else.
+ */
+export function decodeLogs(
+  body: unknown,
+  wanted: (eventName: unknown) => boolean = () => true,
+): DecodedLog[] {
   const logs: DecodedLog[] = [];
   list(field(body, "resourceLogs", "the request"), "resourceLogs").forEach((resourceLog, r) => {
     const at = `resourceLogs[${r}]`;
@@ -131,7 +137,10 @@ export function decodeLogs(body: unknown): DecodedLog[] {
     list(field(resourceLog, "scopeLogs", at), `${at}.scopeLogs`).forEach((scopeLog, s) => {
       const within = `${at}.scopeLogs[${s}]`;
       list(field(scopeLog, "logRecords", within), `${within}.logRecords`).forEach((record, i) => {
-        logs.push({ ...decodeRecord(record, `${within}.logRecords[${i}]`), resource });
+        const path = `${within}.logRecords[${i}]`;
+        if (wanted(field(record, "eventName", path))) {
+          logs.push({ ...decodeRecord(record, path), resource });
+        }
       });
     });
   });

@@ -110,6 +110,7 @@ describe("refused", () => {
       "locks",
       "runs",
       "secret.txt",
+      "spool",
       "store",
     ]);
     expect(await countTables()).toBe(tablesBefore);

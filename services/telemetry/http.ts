@@ -1,12 +1,25 @@
 // The telemetry service's HTTP side: OTLP logs in (POST /v1/logs), ClickHouse's HTTP interface out
 // (GET or POST /?query=…, read-only), /ping and /health.
 
-import { decodeLogs, MalformedOtlp } from "@sdpg/common/otlp.ts";
+import { Buffer } from "node:buffer";
+import { createHash } from "node:crypto";
+import { MalformedOtlp } from "@sdpg/common/otlp.ts";
 import type { Logger } from "@sdpg/common/log.ts";
 import { parseAddress } from "@sdpg/common/service.ts";
 import { checkReadOnly } from "./guard.ts";
 import { Busy, type Ingest } from "./ingest.ts";
-import { rowsOf } from "./rows.ts";
+import {
+  decodeLogsRequest,
+  decodeMetrics,
+  decodeTraces,
+  type Encoding,
+  exportResponse,
+  type Rejected,
+  type Signal,
+  statusBody,
+} from "./otlp.ts";
+import { type OtelRows, rowsOfLogs, rowsOfMetrics, rowsOfTraces } from "./otel_rows.ts";
+import { noRows, type Rows, rowsOf } from "./rows.ts";
 import { databaseName, EngineError, type Store } from "./store.ts";
 
 export interface HttpParts {
@@ -15,9 +28,11 @@ export interface HttpParts {
   /** Table functions the engine knows, lower case. */
   tableFunctions: ReadonlySet<string>;
   log: Logger;
+  /** Milliseconds since 1970. */
+  now: () => number;
 }
 
-const limits = { logsBytes: 16 << 20, queryBytes: 1 << 20, runningQuestions: 8 };
+const limits = { otlpBytes: 16 << 20, queryBytes: 1 << 20, runningQuestions: 8 };
 
 /** Serves until `stop`; port 0 takes a free one. Rejects with one line when the address is in use. */
 export function serveHttp(
@@ -51,14 +66,15 @@ function handler(parts: HttpParts, host: string): (request: Request) => Promise<
     const url = new URL(request.url);
     try {
       if (!hostAllowed(request, host)) return text(403, "This name is not served here");
-      if (url.pathname === "/v1/logs") {
+      if (Object.hasOwn(signals, url.pathname)) {
         if (request.method !== "POST") return methodNotAllowed("POST");
-        return await takeLogs(request, parts);
+        return await takeOtlp(request, signals[url.pathname], parts);
       }
       if (url.pathname === "/ping") return text(200, "Ok.\n");
       if (url.pathname === "/health") {
-        const { counts, waitingRows } = parts.ingest;
-        return json(200, { status: "serving", waitingRows, ...counts });
+        const { counts, waitingRows, spooledRows } = parts.ingest;
+        const status = spooledRows > 0 ? "spooling" : "serving";
+        return json(200, { status, waitingRows, spooledRows, ...counts });
       }
       if (url.pathname !== "/") return text(404, `There is no ${url.pathname} here\n`);
       if (request.method !== "GET" && request.method !== "POST") {
@@ -102,51 +118,103 @@ function hostAllowed(request: Request, listenHost: string): boolean {
 
 // ------------------------------------------------------------------------------------------ OTLP
 
-async function takeLogs(request: Request, { ingest, log }: HttpParts): Promise<Response> {
+const signals: Record<string, Signal> = {
+  "/v1/traces": "traces",
+  "/v1/metrics": "metrics",
+  "/v1/logs": "logs",
+};
+
+async function takeOtlp(
+  request: Request,
+  signal: Signal,
+  { ingest, log, now }: HttpParts,
+): Promise<Response> {
   const type = request.headers.get("content-type")?.split(";")[0].trim().toLowerCase();
-  if (type !== "application/json") {
-    return status(415, 3, `Expected content-type application/json, came ${type ?? "none"}`);
+  const encoding = type === "application/json"
+    ? "json"
+    : type === "application/x-protobuf"
+    ? "protobuf"
+    : undefined;
+  if (encoding === undefined) {
+    return otlpStatus(
+      "json",
+      415,
+      3,
+      `Expected content-type application/x-protobuf or application/json, came ${type ?? "none"}`,
+    );
   }
-  const encoding = request.headers.get("content-encoding") ?? "identity";
-  if (encoding !== "identity") {
-    return status(415, 3, `Expected content-encoding identity, came ${encoding}`);
+  const compression = request.headers.get("content-encoding") ?? "identity";
+  if (compression !== "identity" && compression !== "gzip") {
+    return otlpStatus(
+      encoding,
+      415,
+      3,
+      `Expected content-encoding gzip or identity, came ${compression}`,
+    );
   }
-  let rows;
+  let taken: { rows: Rows; otel: OtelRows; rejected: Rejected };
+  let id: string;
   try {
-    const body = await bodyText(request, limits.logsBytes);
-    let parsed: unknown;
-    try {
-      parsed = JSON.parse(body);
-    } catch (error) {
-      throw new MalformedOtlp(`The request is no JSON: ${(error as Error).message}`);
-    }
-    rows = rowsOf(decodeLogs(parsed));
+    const body = await bodyBytes(request, limits.otlpBytes, compression === "gzip");
+    taken = readOtlp(signal, encoding, body, now());
+    id = createHash("sha256").update(signal).update(body).digest("hex").slice(0, 32);
   } catch (error) {
-    if (error instanceof MalformedOtlp) return status(400, 3, error.message);
+    if (error instanceof MalformedOtlp) return otlpStatus(encoding, 400, 3, error.message);
     throw error;
   }
   try {
-    await ingest.add(rows);
-    return json(200, {}); // ExportLogsServiceResponse without partial_success: everything is stored
+    await ingest.add(taken.rows, { id, otel: taken.otel });
+    return new Response(exportResponse(signal, encoding, taken.rejected), {
+      headers: { "content-type": mediaType(encoding) },
+    });
   } catch (error) {
-    if (error instanceof Busy) return status(429, 8, error.message, { "retry-after": "1" });
+    const later = { "retry-after": "1" };
+    if (error instanceof Busy) return otlpStatus(encoding, 429, 8, error.message, later);
     log.error("Cannot store rows", {
       error: error instanceof Error ? error.message : String(error),
     });
-    return status(503, 14, "The store did not take the rows; send them again", {
-      "retry-after": "1",
-    });
+    return otlpStatus(
+      encoding,
+      503,
+      14,
+      "The store did not take the rows; send them again",
+      later,
+    );
   }
 }
 
+function readOtlp(
+  signal: Signal,
+  encoding: Encoding,
+  body: Uint8Array,
+  nowMs: number,
+): { rows: Rows; otel: OtelRows; rejected: Rejected } {
+  if (signal === "logs") {
+    const { events, logs } = decodeLogsRequest(encoding, body);
+    const { rows: otel, rejected } = rowsOfLogs(logs, nowMs);
+    return { rows: rowsOf(events), otel, rejected };
+  }
+  const { rows: otel, rejected } = signal === "traces"
+    ? rowsOfTraces(decodeTraces(encoding, body), nowMs)
+    : rowsOfMetrics(decodeMetrics(encoding, body), nowMs);
+  return { rows: noRows(), otel, rejected };
+}
+
+const mediaType = (encoding: Encoding) =>
+  encoding === "json" ? "application/json" : "application/x-protobuf";
+
 /** OTLP's error body is a google.rpc.Status. */
-function status(
+function otlpStatus(
+  encoding: Encoding,
   http: number,
   code: number,
   message: string,
   headers: Record<string, string> = {},
 ): Response {
-  return Response.json({ code, message }, { status: http, headers });
+  return new Response(statusBody(encoding, code, message), {
+    status: http,
+    headers: { "content-type": mediaType(encoding), ...headers },
+  });
 }
 
 // ----------------------------------------------------------------------------------- ClickHouse
@@ -274,20 +342,28 @@ const present = (format: string) => /WithNames/.test(format) ? "present" : "abse
 
 class TooLarge extends Error {}
 
-/** Body as text, refused as soon as it passes the limit. */
-async function bodyText(request: Request, maxBytes: number): Promise<string> {
+/** Body, unpacked when it is gzip; refused as soon as it passes the limit, packed or not. */
+async function bodyBytes(request: Request, maxBytes: number, gzip = false): Promise<Uint8Array> {
   const tooLarge = () => new TooLarge(`The request is too large: at most ${maxBytes} bytes`);
   if (Number(request.headers.get("content-length") ?? 0) > maxBytes) throw tooLarge();
-  const decoder = new TextDecoder();
-  let body = "";
+  const stream = gzip ? request.body?.pipeThrough(new DecompressionStream("gzip")) : request.body;
+  const chunks: Uint8Array[] = [];
   let bytes = 0;
-  for await (const chunk of request.body ?? []) {
-    bytes += chunk.length;
-    if (bytes > maxBytes) throw tooLarge();
-    body += decoder.decode(chunk, { stream: true });
+  try {
+    for await (const chunk of stream ?? []) {
+      bytes += chunk.length;
+      if (bytes > maxBytes) throw tooLarge();
+      chunks.push(chunk);
+    }
+  } catch (error) {
+    if (gzip && error instanceof TypeError) throw new MalformedOtlp("The request is no gzip");
+    throw error;
   }
-  return body + decoder.decode();
+  return chunks.length === 1 ? chunks[0] : Buffer.concat(chunks);
 }
+
+const bodyText = async (request: Request, maxBytes: number): Promise<string> =>
+  new TextDecoder().decode(await bodyBytes(request, maxBytes));
 
 const text = (code: number, body: string, headers: Record<string, string> = {}) =>
   new Response(body, {

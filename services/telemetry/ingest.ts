@@ -1,19 +1,28 @@
-// From rows to the store, each exactly once.
+// From requests to the store, each row exactly once.
 //
-// Requests wait in a bounded queue; one committer takes everything that waits, removes what the store
-// already has, inserts one block per table, and only then lets the requests be acknowledged. A sender
-// that got no acknowledgement sends again, so what decides is the store itself:
+// Requests wait in a bounded queue; one committer takes everything that waits, writes it to the spool
+// (spool.ts), removes what the store already has, inserts one block per table, and then lets the
+// requests be acknowledged. While the store is away they are acknowledged when the spool has them, and
+// a second loop brings the spool into the store, oldest first, until nothing is left.
+//
+// A sender that got no acknowledgement sends again, and a batch whose insert ended in an error or a kill
+// is inserted again, so something has to tell what is there already:
 //
 // * scalars, evaluations and episodes have names of their own (run, iteration, name). A resumed run
 //   replays iterations that may be stored; the first row stays, later ones are dropped.
 // * run_states, resources and faults are named by their sender and its increasing sequence number. A
 //   sender never has two requests open, so its highest stored number tells what is new.
+// * spans, metrics and logs have no such names. A request of them is named by the hash of its body,
+//   which the spool remembers, and a batch by a token, which the engine remembers.
 //
 // An insert of one block is atomic, also under kill -9: it is in the store with all its rows or with
 // none. There is one writer per store (a lock sees to it), so looking before inserting is enough.
 
-import type { Store } from "./store.ts";
-import { columns, noRows, type Row, type Rows, type Table, tables } from "./rows.ts";
+import { EngineError, linesOf, type Store } from "./store.ts";
+import { columns, noRows, type Row, rowOf, type Rows, type Table, tables } from "./rows.ts";
+import { otelColumns, type OtelRows, type OtelTable, otelTables } from "./otel_rows.ts";
+import { type Batch, type Part, type Spool, type Spooled, SpoolFull } from "./spool.ts";
+import type { Logger } from "@sdpg/common/log.ts";
 
 export interface IngestLimits {
   /** Rows that may wait; more are refused until there is room. */
@@ -22,42 +31,60 @@ export interface IngestLimits {
   maxCommitRows: number;
   /** Pause between commits: fewer, larger parts for the engine to merge. */
   intervalMs: number;
+  /** Pauses between attempts to reach a store that is away. */
+  awayMs: { first: number; last: number };
 }
 
 export const defaultLimits: IngestLimits = {
   maxWaitingRows: 400_000,
   maxCommitRows: 100_000,
   intervalMs: 50,
+  awayMs: { first: 200, last: 5000 },
 };
 
-/** The queue is full, or the service is stopping: the sender should try again later. */
+/** The queue or the spool is full, or the service is stopping: the sender should try again later. */
 export class Busy extends Error {
   override name = "Busy";
 }
 
+/** Where batches are kept until they are stored; without it errors of the store go to the senders. */
+export interface Keeping {
+  spool: Spool;
+  log: Logger;
+}
+
 interface Waiting {
+  id: string;
   rows: Rows;
+  otel: OtelRows;
   count: number;
-  resolve(stored: number): void;
+  resolve(): void;
   reject(error: unknown): void;
 }
 
 export class Ingest {
   #store: Store;
   #limits: IngestLimits;
+  #keeping: Keeping | undefined;
   #queue: Waiting[] = [];
+  /** Requests that wait, by id: the same one sent again waits for the same end. */
+  #open = new Map<string, Promise<void>>();
   #waitingRows = 0;
-  #stopping = false;
+  #stopping = new AbortController();
   #wake = () => {};
   #committer: Promise<void>;
+  /** Brings the spool into the store; while it does, the store counts as away. */
+  #drainer: Promise<void> | undefined;
   #known: Known;
   /** Rows inserted and rows dropped as already stored, since the start. */
   readonly counts = { stored: 0, repeated: 0, commits: 0 };
 
-  constructor(store: Store, limits: Partial<IngestLimits> = {}) {
+  constructor(store: Store, limits: Partial<IngestLimits> = {}, keeping?: Keeping) {
     this.#store = store;
     this.#limits = { ...defaultLimits, ...limits };
+    this.#keeping = keeping;
     this.#known = new Known(store);
+    if (keeping && keeping.spool.pending.length > 0) this.#drainer = this.#drain(keeping);
     this.#committer = this.#run();
   }
 
@@ -65,51 +92,77 @@ export class Ingest {
     return this.#waitingRows;
   }
 
-  /** Resolves when every row is in the store. Throws Busy, or the store's error: then send again. */
-  add(rows: Rows): Promise<void> {
-    const count = tables.reduce((sum, table) => sum + rows[table].length, 0);
+  /** Rows that are acknowledged and only in the spool. */
+  get spooledRows(): number {
+    if (this.#drainer === undefined) return 0;
+    return this.#keeping!.spool.pending.reduce((sum, { rows }) => sum + rows, 0);
+  }
+
+  /**
+   * Resolves when every row is in the store, or in the spool while the store is away. Throws Busy, or
+   * the store's error: then send again. `id` names the request, for rows that have no names.
+   */
+  add(rows: Rows, { id = "", otel = {} }: { id?: string; otel?: OtelRows } = {}): Promise<void> {
+    const count = tables.reduce((sum, table) => sum + rows[table].length, 0) +
+      otelTables.reduce((sum, table) => sum + (otel[table]?.length ?? 0), 0);
     if (count === 0) return Promise.resolve();
-    if (this.#stopping) return Promise.reject(new Busy("The telemetry service is stopping"));
+    if (id !== "") {
+      const open = this.#open.get(id);
+      if (open) return open;
+      if (this.#keeping?.spool.has(id)) {
+        this.counts.repeated += count;
+        return Promise.resolve();
+      }
+    }
+    if (this.#stopping.signal.aborted) {
+      return Promise.reject(new Busy("The telemetry service is stopping"));
+    }
     if (this.#waitingRows > 0 && this.#waitingRows + count > this.#limits.maxWaitingRows) {
       return Promise.reject(new Busy(`${this.#waitingRows} rows are waiting to be stored`));
     }
     this.#waitingRows += count;
-    return new Promise((resolve, reject) => {
-      this.#queue.push({ rows, count, resolve: () => resolve(), reject });
+    const added = new Promise<void>((resolve, reject) => {
+      this.#queue.push({ id, rows, otel, count, resolve, reject });
       this.#wake();
     });
+    if (id !== "") {
+      this.#open.set(id, added);
+      const forget = () => this.#open.delete(id);
+      added.then(forget, forget);
+    }
+    return added;
   }
 
-  /** Refuses new rows and stores those that wait. */
+  /** Refuses new rows and stores those that wait; the spool keeps what the store does not take now. */
   async stop(): Promise<void> {
-    this.#stopping = true;
+    this.#stopping.abort();
     this.#wake();
     await this.#committer;
+    await this.#drainer;
   }
 
   async #run(): Promise<void> {
     let lastMs = -Infinity;
     while (true) {
       if (this.#queue.length === 0) {
-        if (this.#stopping) return;
+        if (this.#stopping.signal.aborted) return;
         await new Promise<void>((resolve) => this.#wake = resolve);
         continue;
       }
       const earlyMs = lastMs + this.#limits.intervalMs - performance.now();
-      if (earlyMs > 0 && !this.#stopping && this.#waitingRows < this.#limits.maxCommitRows) {
+      const stopping = this.#stopping.signal.aborted;
+      if (earlyMs > 0 && !stopping && this.#waitingRows < this.#limits.maxCommitRows) {
         await new Promise<void>((resolve) => setTimeout(resolve, earlyMs));
       }
-      const batch = this.#takeBatch();
+      const waiting = this.#takeBatch();
       lastMs = performance.now();
       try {
-        await this.#commit(batch);
-        for (const { resolve, count } of batch) resolve(count);
+        await this.#keep(waiting);
+        for (const { resolve } of waiting) resolve();
       } catch (error) {
-        // The insert may have happened or not. Forget what was believed and let the senders ask again.
-        this.#known = new Known(this.#store);
-        for (const { reject } of batch) reject(error);
+        for (const { reject } of waiting) reject(error);
       } finally {
-        for (const { count } of batch) this.#waitingRows -= count;
+        for (const { count } of waiting) this.#waitingRows -= count;
       }
     }
   }
@@ -124,24 +177,149 @@ export class Ingest {
     return this.#queue.splice(0, count);
   }
 
-  async #commit(batch: Waiting[]): Promise<void> {
-    const all = noRows();
-    for (const { rows } of batch) {
-      for (const table of tables) for (const row of rows[table]) all[table].push(row);
+  /** Returns when the rows are where they will not be lost. */
+  async #keep(waiting: Waiting[]): Promise<void> {
+    const rows = noRows();
+    for (const request of waiting) {
+      for (const table of tables) for (const row of request.rows[table]) rows[table].push(row);
     }
-    for (const table of tables) {
-      if (all[table].length === 0) continue;
-      const fresh = await this.#known.fresh(table, all[table]);
-      if (fresh.length > 0) {
-        await this.#store.insert(table, columns[table], fresh.map(({ cells }) => cells));
-        this.#known.stored(table, fresh);
+    const ids = waiting.map(({ id }) => id).filter((id) => id !== "");
+    const parts = partsOf(rows, waiting.map(({ otel }) => otel));
+    if (!this.#keeping) return await this.#commit({ token: crypto.randomUUID(), ids, parts }, rows);
+    const { spool, log } = this.#keeping;
+    let spooled;
+    try {
+      spooled = await spool.append(ids, parts);
+    } catch (error) {
+      if (!(error instanceof SpoolFull)) throw error;
+      log.error("The spool is full: rows are refused until there is room", {
+        error: error.message,
+      });
+      throw new Busy(error.message);
+    }
+    if (this.#drainer) return; // in its turn
+    try {
+      await this.#commit(spooled.batch, rows);
+    } catch (error) {
+      if (isRefusal(error)) {
+        await spool.refused(spooled.sequence, ids);
+        throw error;
       }
-      this.counts.stored += fresh.length;
-      this.counts.repeated += all[table].length - fresh.length;
+      log.error("The store is away: rows are kept in the spool", { error: messageOf(error) });
+      this.#drainer = this.#drain(this.#keeping);
+      return;
     }
-    this.counts.commits++;
+    await spool.done(spooled.sequence);
+  }
+
+  /** Stores what the spool holds, oldest first, with growing pauses while the store does not take it. */
+  async #drain({ spool, log }: Keeping): Promise<void> {
+    const { first, last } = this.#limits.awayMs;
+    const { signal } = this.#stopping;
+    const startMs = performance.now();
+    let pauseMs = first;
+    let rows = 0;
+    for (let next: Spooled | undefined; (next = spool.pending[0]);) {
+      let batch: Batch;
+      try {
+        batch = spool.read(next);
+      } catch (error) {
+        log.error("Rows that were taken are lost", { rows: next.rows, error: messageOf(error) });
+        await spool.done(next.sequence);
+        continue;
+      }
+      try {
+        await this.#commit(batch);
+        await spool.done(next.sequence);
+        rows += next.rows;
+        pauseMs = first;
+      } catch (error) {
+        if (isRefusal(error)) {
+          const path = await spool.setAside(next);
+          log.error("The store refuses rows that were taken: they are set aside", {
+            path,
+            error: messageOf(error),
+          });
+          continue;
+        }
+        if (signal.aborted) return;
+        await sleep(pauseMs, signal);
+        pauseMs = Math.min(pauseMs * 2, last);
+      }
+    }
+    this.#drainer = undefined;
+    log.info("The spool is in the store", {
+      rows,
+      seconds: Math.round((performance.now() - startMs) / 1000),
+    });
+  }
+
+  /** Inserts what the store does not have. `rows` are those of the batch where they are at hand. */
+  async #commit({ token, parts }: Batch, rows?: Rows): Promise<void> {
+    try {
+      for (const { table, rows: count, bytes } of parts) {
+        if (Object.hasOwn(otelColumns, table)) {
+          await this.#store.insert(table, otelColumns[table as OtelTable], bytes, token);
+          this.counts.stored += count;
+        } else {
+          await this.#insertFresh(table as Table, bytes, rows?.[table as Table]);
+        }
+      }
+      this.counts.commits++;
+    } catch (error) {
+      // The insert may have happened or not: forget what was believed.
+      this.#known = new Known(this.#store);
+      throw error;
+    }
+  }
+
+  async #insertFresh(table: Table, bytes: Uint8Array, rows?: Row[]): Promise<void> {
+    const all = rows ?? new TextDecoder().decode(bytes).trimEnd().split("\n")
+      .map((line) => rowOf(table, JSON.parse(line)));
+    const fresh = await this.#known.fresh(table, all);
+    if (fresh.length > 0) {
+      const same = fresh.length === all.length && table !== "run_states"; // these get their position
+      const lines = same ? bytes : linesOf(fresh.map(({ cells }) => cells));
+      await this.#store.insert(table, columns[table], lines);
+      this.#known.stored(table, fresh);
+    }
+    this.counts.stored += fresh.length;
+    this.counts.repeated += all.length - fresh.length;
   }
 }
+
+function partsOf(rows: Rows, otel: OtelRows[]): Part[] {
+  const parts: Part[] = [];
+  for (const table of tables) {
+    if (rows[table].length === 0) continue;
+    const bytes = linesOf(rows[table].map(({ cells }) => cells));
+    parts.push({ table, rows: rows[table].length, bytes });
+  }
+  for (const table of otelTables) {
+    const lines = otel.flatMap((each) => each[table] ?? []);
+    if (lines.length === 0) continue;
+    const bytes = new TextEncoder().encode(lines.join("\n") + "\n");
+    parts.push({ table, rows: lines.length, bytes });
+  }
+  return parts;
+}
+
+/**
+ * Whether the engine will say no to these rows for ever (it cannot read them), and not only now: it has
+ * no memory, no room, too many parts, or cannot be reached.
+ */
+function isRefusal(error: unknown): boolean {
+  const codes = [6, 26, 27, 33, 38, 41, 53, 62, 69, 70, 72, 117, 131, 321, 349, 441, 467];
+  return error instanceof EngineError && codes.includes(error.code);
+}
+
+const messageOf = (error: unknown) => error instanceof Error ? error.message : String(error);
+
+const sleep = (ms: number, signal: AbortSignal) =>
+  new Promise<void>((resolve) => {
+    const timer = setTimeout(resolve, ms);
+    signal.addEventListener("abort", () => (clearTimeout(timer), resolve()), { once: true });
+  });
 
 /** What the store is known to hold: enough to ask it only about rows that may be repetitions. */
 class Known {

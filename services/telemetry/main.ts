@@ -4,11 +4,18 @@
 //   deno run -P=telemetry services/telemetry/main.ts --listen 127.0.0.1:0 --home .sdpg
 
 import { join, resolve } from "node:path";
-import { createHome, locksDirectory, sdpgHome, storeDirectory } from "@sdpg/common/home.ts";
+import {
+  createHome,
+  locksDirectory,
+  sdpgHome,
+  spoolDirectory,
+  storeDirectory,
+} from "@sdpg/common/home.ts";
 import { flag, type Running, runService } from "@sdpg/common/service.ts";
 import type { Logger } from "@sdpg/common/log.ts";
 import { serveHttp } from "./http.ts";
 import { Ingest } from "./ingest.ts";
+import { Spool } from "./spool.ts";
 import { migrate, readMigrations } from "./migrate.ts";
 import { openEmbedded, openServer, type Store } from "./store.ts";
 
@@ -32,8 +39,10 @@ export async function startTelemetry(options: {
       (await store.rows<{ name: string }>("SELECT lower(name) AS name FROM system.table_functions"))
         .map(({ name }) => name),
     );
-    const ingest = new Ingest(store);
-    const http = serveHttp(listen, { store, ingest, tableFunctions, log });
+    const { spool, damaged } = Spool.open(spoolDirectory(home));
+    for (const place of damaged) log.error("The spool was changed on the disk", { place });
+    const ingest = new Ingest(store, {}, { spool, log });
+    const http = serveHttp(listen, { store, ingest, tableFunctions, log, now: Date.now });
     log.info("store opened", { store: store.place, engine: store.version, schema });
     const opened = store;
     return {
@@ -42,6 +51,7 @@ export async function startTelemetry(options: {
         const quiet = http.stop();
         await ingest.stop(); // what was taken is stored and acknowledged before the last reply
         await quiet;
+        spool.close();
         await opened.close();
         lock.close();
       },

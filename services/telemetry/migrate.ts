@@ -3,7 +3,7 @@
 // the same time keep their own: what a store lacks is applied, whatever number it has. There is no way
 // back, and a store that a newer checkout has written is left alone.
 
-import type { Store } from "./store.ts";
+import { linesOf, type Store } from "./store.ts";
 
 export interface Migration {
   version: number;
@@ -58,9 +58,12 @@ export async function migrate(store: Store, migrations: Migration[]): Promise<nu
   for (const migration of migrations.filter(({ version }) => !applied.has(version))) {
     for (const statement of migration.statements) await store.command(statement);
     // Written last: a crash before this line runs the migration again, which it allows.
-    await store.insert("schema_version", ["version", "name", "applied_at"], [
-      [migration.version, migration.name, new Date().toISOString().replace(/[TZ]/g, " ").trim()],
-    ]);
+    const now = new Date().toISOString().replace(/[TZ]/g, " ").trim();
+    await store.insert(
+      "schema_version",
+      ["version", "name", "applied_at"],
+      linesOf([[migration.version, migration.name, now]]),
+    );
   }
   return migrations.at(-1)?.version ?? 0;
 }

@@ -103,6 +103,19 @@ export interface Row {
 /** Rows of one request by table, in the order they came. */
 export type Rows = Record<Table, Row[]>;
 
+/** A row again from its cells, as they come back from JSON. */
+export function rowOf(table: Table, cells: Cell[]): Row {
+  const at = (column: string) => cells[(columns[table] as readonly string[]).indexOf(column)];
+  return {
+    cells,
+    runId: String(at("run_id")),
+    iteration: table === "faults" ? 0 : Number(at("iteration") ?? 0),
+    name: table === "scalars" ? String(at("name")) : "",
+    source: String(at("source") ?? ""),
+    sequence: Number(at("sequence") ?? 0),
+  };
+}
+
 export function noRows(): Rows {
   return {
     scalars: [],

@@ -3,6 +3,8 @@
 // @clickhouse/client; what differs is only how a read-only question is asked.
 
 import { join } from "node:path";
+import { Readable } from "node:stream";
+import { finished } from "node:stream/promises";
 import { createClient } from "@clickhouse/client";
 import { drainPending, Session } from "chdb";
 import { createChdbConnection } from "chdb/connection";
@@ -34,14 +36,26 @@ export interface Store {
   command(sql: string): Promise<void>;
   /** Rows of a query of our own, one object each. 64-bit integers come as numbers or strings. */
   rows<T>(sql: string, parameters?: Record<string, unknown>): Promise<T[]>;
-  /** Inserts rows (values in the order of `columns`) as one block: all of them or none. */
-  insert(table: string, columns: readonly string[], rows: Cell[][]): Promise<void>;
+  /**
+   * Inserts lines of JSONCompactEachRow (values in the order of `columns`) as one block: all of them or
+   * none. Tables with a deduplication window keep one of the blocks with the same token.
+   */
+  insert(
+    table: string,
+    columns: readonly string[],
+    lines: Uint8Array,
+    token?: string,
+  ): Promise<void>;
   /** Answers a person's question; the engine itself refuses every change. Throws EngineError. */
   ask(question: Question): Promise<Answer>;
   close(): Promise<void>;
 }
 
 export type Cell = string | number | null;
+
+/** Rows as lines of JSONCompactEachRow. */
+export const linesOf = (rows: readonly (readonly Cell[])[]): Uint8Array =>
+  new TextEncoder().encode(rows.map((row) => JSON.stringify(row) + "\n").join(""));
 
 /** ClickHouse said no. `message` is its own text, starting with "Code: n. DB::Exception: ". */
 export class EngineError extends Error {
@@ -58,6 +72,16 @@ export const questionLimits = {
   max_result_bytes: 134_217_728,
   max_result_rows: 10_000_000,
 };
+
+/** An insert is one block however many rows it has, and done when it returns. */
+function settingsOfInsert(token: string | undefined): Record<string, string> {
+  const settings = {
+    async_insert: "0",
+    max_insert_block_size: "1000000",
+    input_format_parallel_parsing: "0",
+  };
+  return token === undefined ? settings : { ...settings, insert_deduplication_token: token };
+}
 
 // ------------------------------------------------------------------------------------- embedded
 
@@ -102,6 +126,7 @@ class EmbeddedStore implements Store {
   /** Keeps the engine set up while connections come and go. */
   #base: Session;
   #writer: Connection<ReturnType<typeof createClient>>;
+  #inserter: Connection<Session>;
   #readers: Connection<Session>[];
   #nextReader = 0;
 
@@ -113,6 +138,7 @@ class EmbeddedStore implements Store {
     this.#engine = [`--config-file=${configuration}`, "--max_threads=1", "--max_insert_threads=1"];
     this.#base = new Session(directory, { connectionArgs: this.#engine });
     this.#writer = new Connection(() => this.#openWriter(), (client) => client.close());
+    this.#inserter = new Connection(() => this.#openInserter(), (session) => session.close());
     this.#readers = Array.from(
       { length: readerCount },
       () => new Connection(() => this.#openReader(), (session) => session.close()),
@@ -128,6 +154,12 @@ class EmbeddedStore implements Store {
     await client.command({ query: `CREATE DATABASE IF NOT EXISTS ${databaseName}` });
     await client.command({ query: `USE ${databaseName}` });
     return client;
+  }
+
+  async #openInserter() {
+    const session = new Session(this.place, { connectionArgs: this.#engine });
+    await session.queryAsync(`USE ${databaseName}`);
+    return session;
   }
 
   async #openReader() {
@@ -159,8 +191,16 @@ class EmbeddedStore implements Store {
     return await translated(this.#writer.use((client) => query<T>(client, sql, parameters)));
   }
 
-  async insert(table: string, columns: readonly string[], rows: Cell[][]): Promise<void> {
-    await translated(this.#writer.use((client) => insertRows(client, table, columns, rows)));
+  async insert(table: string, columns: readonly string[], lines: Uint8Array, token?: string) {
+    await translated(this.#inserter.use((session) =>
+      session.insert({
+        table,
+        columns,
+        values: lines,
+        format: "JSONCompactEachRow",
+        settings: settingsOfInsert(token),
+      })
+    ));
   }
 
   async ask({ sql, format, parameters }: Question): Promise<Answer> {
@@ -184,7 +224,9 @@ class EmbeddedStore implements Store {
   }
 
   async close(): Promise<void> {
-    for (const connection of [...this.#readers, this.#writer]) await connection.close();
+    for (const connection of [...this.#readers, this.#inserter, this.#writer]) {
+      await connection.close();
+    }
     this.#base.close();
     await drainPending();
   }
@@ -320,8 +362,17 @@ class ServerStore implements Store {
     return await translated(query<T>(this.#client, sql, parameters));
   }
 
-  async insert(table: string, columns: readonly string[], rows: Cell[][]): Promise<void> {
-    await translated(insertRows(this.#client, table, columns, rows));
+  async insert(table: string, columns: readonly string[], lines: Uint8Array, token?: string) {
+    const names = columns.map((name) => `\`${name}\``).join(", ");
+    await translated((async () => {
+      const { stream } = await this.#client.exec({
+        query: `INSERT INTO ${table} (${names}) FORMAT JSONCompactEachRow`,
+        values: Readable.from([lines], { objectMode: false }),
+        clickhouse_settings: settingsOfInsert(token),
+      });
+      stream.resume(); // nothing comes; the connection is free at its end
+      await finished(stream);
+    })());
   }
 
   /** Passed on as it came: the server reads parameters as clients write them. */
@@ -396,20 +447,6 @@ async function query<T>(
     format: "JSONEachRow",
   });
   return await result.json<T>() as T[];
-}
-
-async function insertRows(
-  client: ReturnType<typeof createClient>,
-  table: string,
-  columns: readonly string[],
-  rows: Cell[][],
-): Promise<void> {
-  await client.insert({
-    table,
-    columns: columns as [string, ...string[]],
-    values: rows,
-    format: "JSONCompactEachRow",
-  });
 }
 
 /** What JSON has no number for, in the words ClickHouse reads. */
