@@ -173,8 +173,8 @@ describe("ClickHouse's HTTP interface", () => {
   });
   test("a format the engine does not know, a setting and another database are refused", async () => {
     expect((await get({ query: "SELECT 1", default_format: "Nope" })).status).toBe(404);
-    const setting = await get({ query: "SELECT 1", max_memory_usage: "1" });
-    expect(await setting.text()).toMatch(/^Code: 164.*'max_memory_usage'/);
+    const setting = await get({ query: "SELECT 1", max_insert_threads: "1" });
+    expect(await setting.text()).toMatch(/^Code: 164.*'max_insert_threads'/);
     expect((await get({ query: "SELECT 1", database: "other" })).status).toBe(404);
   });
   test("a question that takes too long or returns too much is ended by the engine", async () => {

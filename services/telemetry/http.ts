@@ -3,9 +3,12 @@
 
 import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
+import { promisify } from "node:util";
+import { deflate, gzip, zstdCompress } from "node:zlib";
 import { MalformedOtlp } from "@sdpg/common/otlp.ts";
 import type { Logger } from "@sdpg/common/log.ts";
 import { parseAddress } from "@sdpg/common/service.ts";
+import { type Credentials, credentialsFor, hostAllowed, mayEnter } from "./access.ts";
 import { checkReadOnly } from "./guard.ts";
 import { Busy, type Ingest } from "./ingest.ts";
 import {
@@ -20,6 +23,8 @@ import {
 } from "./otlp.ts";
 import { type OtelRows, rowsOfLogs, rowsOfMetrics, rowsOfTraces } from "./otel_rows.ts";
 import { noRows, type Rows, rowsOf } from "./rows.ts";
+import { nativeFor } from "./native.ts";
+import { settingsOf } from "./settings.ts";
 import { databaseName, EngineError, type Store } from "./store.ts";
 
 export interface HttpParts {
@@ -27,6 +32,10 @@ export interface HttpParts {
   ingest: Ingest;
   /** Table functions the engine knows, lower case. */
   tableFunctions: ReadonlySet<string>;
+  /** Settings the engine knows. */
+  settings: ReadonlySet<string>;
+  /** Of DateTime columns without one of their own. */
+  timezone: string;
   log: Logger;
   /** Milliseconds since 1970. */
   now: () => number;
@@ -40,7 +49,7 @@ export function serveHttp(
   parts: HttpParts,
 ): { address: string; stop(): Promise<void> } {
   const { host, port } = parseAddress(listen);
-  const handle = handler(parts, host);
+  const handle = handler(parts, host, credentialsFor(host, Deno.env));
   let server: Deno.HttpServer<Deno.NetAddr>;
   try {
     server = Deno.serve({ hostname: host, port, onListen: () => {} }, handle);
@@ -60,17 +69,28 @@ export function serveHttp(
   return { address: `${shown}:${server.addr.port}`, stop: () => server.shutdown() };
 }
 
-function handler(parts: HttpParts, host: string): (request: Request) => Promise<Response> {
+function handler(
+  parts: HttpParts,
+  host: string,
+  credentials: Credentials | undefined,
+): (request: Request) => Promise<Response> {
   let running = 0; // questions the engine works on
   return async (request) => {
     const url = new URL(request.url);
     try {
       if (!hostAllowed(request, host)) return text(403, "This name is not served here");
+      if (url.pathname === "/ping") return text(200, "Ok.\n");
+      if (!mayEnter(request, url, credentials)) {
+        throw new EngineError(
+          516,
+          "Code: 516. DB::Exception: Authentication failed: password is incorrect, or there is no " +
+            "user with such name. (AUTHENTICATION_FAILED)",
+        );
+      }
       if (Object.hasOwn(signals, url.pathname)) {
         if (request.method !== "POST") return methodNotAllowed("POST");
         return await takeOtlp(request, signals[url.pathname], parts);
       }
-      if (url.pathname === "/ping") return text(200, "Ok.\n");
       if (url.pathname === "/health") {
         const { counts, waitingRows, spooledRows } = parts.ingest;
         const status = spooledRows > 0 ? "spooling" : "serving";
@@ -96,6 +116,7 @@ function handler(parts: HttpParts, host: string): (request: Request) => Promise<
     } catch (error) {
       if (error instanceof EngineError) return engineError(error, parts.store.version);
       if (error instanceof TooLarge) return text(413, error.message + "\n");
+      if (error instanceof MalformedOtlp) return text(400, error.message + "\n");
       parts.log.error("Unexpected error in a request", {
         path: url.pathname,
         error: error instanceof Error ? error.stack : String(error),
@@ -103,17 +124,6 @@ function handler(parts: HttpParts, host: string): (request: Request) => Promise<
       return text(500, "Internal error; the telemetry service's log has the cause\n");
     }
   };
-}
-
-/**
- * On a loopback address only loopback names are served, so that a web page cannot reach the store by
- * pointing its own name at 127.0.0.1.
- */
-function hostAllowed(request: Request, listenHost: string): boolean {
-  const loopback = (name: string) => /^(127\.\d+\.\d+\.\d+|localhost|\[?::1\]?)$/.test(name);
-  if (!loopback(listenHost)) return true;
-  const header = request.headers.get("host") ?? "";
-  return loopback(header.replace(/:\d+$/, ""));
 }
 
 // ------------------------------------------------------------------------------------------ OTLP
@@ -219,84 +229,119 @@ function otlpStatus(
 
 // ----------------------------------------------------------------------------------- ClickHouse
 
-/** Parameters of the interface that choose nothing we could do otherwise. */
-const ignoredParameters = new Set([
+/** Parameters of the interface that are no settings. */
+const ownParameters = new Set([
+  "query",
+  "database",
+  "default_format",
   "user",
   "password",
-  "query_id",
-  "session_id",
-  "session_timeout",
-  "session_check",
-  "client_protocol_version",
-  "role",
-  "enable_http_compression",
   "compress",
-  "wait_end_of_query",
-  "send_progress_in_http_headers",
-  "http_headers_progress_interval_ms",
-  "add_http_cors_header",
-  "readonly",
 ]);
 
 async function answer(request: Request, url: URL, parts: HttpParts): Promise<Response> {
   const startMs = performance.now();
   const { store } = parts;
-  let sql = url.searchParams.get("query") ?? "";
+  const asked = url.searchParams;
+  let sql = asked.get("query") ?? "";
   if (request.method === "POST") {
-    const body = await bodyText(request, limits.queryBytes);
+    const packed = request.headers.get("content-encoding") ?? "identity";
+    if (packed !== "identity" && packed !== "gzip") {
+      throw exception(89, "UNKNOWN_COMPRESSION_METHOD", `Unknown content-encoding ${packed}`);
+    }
+    const body = await bodyText(request, limits.queryBytes, packed === "gzip");
     sql += sql && body ? "\n" + body : body;
   }
-  const parameters: Record<string, string> = {};
-  let format = request.headers.get("x-clickhouse-format") ?? "TabSeparated";
-  let database = request.headers.get("x-clickhouse-database") ?? databaseName;
-  for (const [name, value] of url.searchParams) {
-    if (name.startsWith("param_")) {
-      parameters[name.slice("param_".length)] = value;
-    } else if (name === "default_format") format = value;
-    else if (name === "database") database = value;
-    else if (name !== "query" && !ignoredParameters.has(name)) {
-      throw new EngineError(
-        164,
-        `Code: 164. DB::Exception: Cannot modify '${name}' setting in readonly mode. (READONLY)`,
-      );
-    }
-  }
+  const format = asked.get("default_format") ?? request.headers.get("x-clickhouse-format") ??
+    "TabSeparated";
+  const database = asked.get("database") || request.headers.get("x-clickhouse-database") ||
+    databaseName;
   if (database !== databaseName && database !== "default") {
-    throw new EngineError(
+    throw exception(
       81,
-      `Code: 81. DB::Exception: Database ${database} does not exist: expected ${databaseName}. ` +
-        `(UNKNOWN_DATABASE)`,
+      "UNKNOWN_DATABASE",
+      `Database ${database} does not exist: expected ${databaseName}`,
     );
   }
-  if (!/^\w+$/.test(format)) {
-    throw new EngineError(
-      73,
-      `Code: 73. DB::Exception: Unknown format ${format}. (UNKNOWN_FORMAT)`,
+  if (!/^\w+$/.test(format)) throw exception(73, "UNKNOWN_FORMAT", `Unknown format ${format}`);
+  if (asked.get("compress") === "1") {
+    throw exception(
+      48,
+      "NOT_IMPLEMENTED",
+      "compress=1 is not supported: ask with Accept-Encoding and enable_http_compression=1",
     );
+  }
+  const parameters: Record<string, string> = {};
+  const settings: [string, string][] = [];
+  for (const [name, value] of asked) {
+    if (name.startsWith("param_")) parameters[name.slice("param_".length)] = value;
+    else if (!ownParameters.has(name)) settings.push([name, value]);
   }
   const checked = checkReadOnly(sql, parts.tableFunctions);
   const { bytes, rowsRead, bytesRead, elapsedS } = await store.ask({
     sql: checked.sql,
     format,
     parameters,
+    settings: settingsOf(settings, parts.settings),
   });
   const used = checked.format ?? format;
-  return new Response(bytes as Uint8Array<ArrayBuffer>, {
-    headers: {
-      "content-type": contentType(used),
-      "x-clickhouse-format": used,
-      "x-clickhouse-query-id": url.searchParams.get("query_id") ?? crypto.randomUUID(),
-      "x-clickhouse-timezone": "UTC",
-      "x-clickhouse-server-display-name": "sdpg",
-      "x-clickhouse-summary": JSON.stringify({
-        read_rows: String(rowsRead),
-        read_bytes: String(bytesRead),
-        elapsed_ns: String(Math.round(elapsedS * 1e9)),
-        total_ns: String(Math.round((performance.now() - startMs) * 1e6)),
-      }),
+  const body = used === "Native"
+    ? nativeAnswer(asked.get("client_protocol_version"), bytes)
+    : bytes;
+  const encoding = asked.get("enable_http_compression") === "1"
+    ? encodingFor(request.headers.get("accept-encoding") ?? "")
+    : undefined;
+  return new Response(
+    (encoding ? await encodings[encoding](body) : body) as Uint8Array<ArrayBuffer>,
+    {
+      headers: {
+        "content-type": contentType(used),
+        ...(encoding ? { "content-encoding": encoding, vary: "Accept-Encoding" } : {}),
+        "x-clickhouse-format": used,
+        "x-clickhouse-query-id": asked.get("query_id") || crypto.randomUUID(),
+        "x-clickhouse-timezone": parts.timezone,
+        "x-clickhouse-server-display-name": "sdpg",
+        "x-clickhouse-summary": JSON.stringify({
+          read_rows: String(rowsRead),
+          read_bytes: String(bytesRead),
+          written_rows: "0",
+          written_bytes: "0",
+          total_rows_to_read: String(rowsRead),
+          result_bytes: String(bytes.length),
+          elapsed_ns: String(Math.round(elapsedS * 1e9)),
+          total_ns: String(Math.round((performance.now() - startMs) * 1e6)),
+        }),
+      },
     },
-  });
+  );
 }
+
+/** Native for the protocol version a client names; without one, as the engine writes it. */
+function nativeAnswer(version: string | null, bytes: Uint8Array): Uint8Array {
+  if (version === null) return bytes;
+  try {
+    return nativeFor(Number(version) || 0, bytes);
+  } catch (error) {
+    throw exception(48, "NOT_IMPLEMENTED", (error as Error).message);
+  }
+}
+
+/** Content-Encodings of answers, in the order in which they are chosen. */
+const encodings: Record<string, (bytes: Uint8Array) => Promise<Uint8Array>> = {
+  zstd: promisify(zstdCompress),
+  gzip: promisify(gzip),
+  deflate: promisify(deflate),
+};
+
+/** The first of ours that the client takes (RFC 9110: a weight of 0 excludes). */
+function encodingFor(accepted: string): string | undefined {
+  const names = accepted.toLowerCase().split(",").map((item) => item.trim())
+    .filter((item) => !/;\s*q=0(\.0*)?$/.test(item)).map((item) => item.split(";")[0].trim());
+  return Object.keys(encodings).find((name) => names.includes(name));
+}
+
+const exception = (code: number, name: string, message: string) =>
+  new EngineError(code, `Code: ${code}. DB::Exception: ${message}. (${name})`);
 
 function engineError({ code, message }: EngineError, version: string): Response {
   const body = /\(version /.test(message) ? message : `${message} (version ${version})`;
@@ -312,9 +357,10 @@ function httpStatus(code: number): number {
     [400, [6, 26, 27, 36, 38, 41, 42, 43, 53, 62, 69, 70, 72, 117, 153, 158, 306, 407, 456, 457]],
     // table, function, identifier, type, storage, aggregate function, format, database, setting
     [404, [46, 47, 50, 56, 60, 63, 73, 81, 115, 511]],
-    [403, [291, 497]],
+    [403, [291, 497, 516]],
     [408, [159]],
     [413, [55, 396]],
+    [415, [89]],
     [501, [48]],
     [503, [202, 209]],
   ];
@@ -362,8 +408,8 @@ async function bodyBytes(request: Request, maxBytes: number, gzip = false): Prom
   return chunks.length === 1 ? chunks[0] : Buffer.concat(chunks);
 }
 
-const bodyText = async (request: Request, maxBytes: number): Promise<string> =>
-  new TextDecoder().decode(await bodyBytes(request, maxBytes));
+const bodyText = async (request: Request, maxBytes: number, gzip: boolean): Promise<string> =>
+  new TextDecoder().decode(await bodyBytes(request, maxBytes, gzip));
 
 const text = (code: number, body: string, headers: Record<string, string> = {}) =>
   new Response(body, {

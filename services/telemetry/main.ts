@@ -34,17 +34,26 @@ export async function startTelemetry(options: {
     store = clickhouseUrl ? await openServer(clickhouseUrl) : await openEmbedded(
       storeDirectory(home),
     );
+    const opened = store;
     const schema = await migrate(store, readMigrations());
-    const tableFunctions = new Set(
-      (await store.rows<{ name: string }>("SELECT lower(name) AS name FROM system.table_functions"))
-        .map(({ name }) => name),
-    );
+    const names = async (sql: string) =>
+      new Set((await opened.rows<{ name: string }>(sql)).map(({ name }) => name));
+    const tableFunctions = await names("SELECT lower(name) AS name FROM system.table_functions");
+    const settings = await names("SELECT name FROM system.settings");
+    const [{ timezone }] = await opened.rows<{ timezone: string }>("SELECT timezone() AS timezone");
     const { spool, damaged } = Spool.open(spoolDirectory(home));
     for (const place of damaged) log.error("The spool was changed on the disk", { place });
     const ingest = new Ingest(store, {}, { spool, log });
-    const http = serveHttp(listen, { store, ingest, tableFunctions, log, now: Date.now });
+    const http = serveHttp(listen, {
+      store,
+      ingest,
+      tableFunctions,
+      settings,
+      timezone,
+      log,
+      now: Date.now,
+    });
     log.info("store opened", { store: store.place, engine: store.version, schema });
-    const opened = store;
     return {
       address: http.address,
       async stop() {

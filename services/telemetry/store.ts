@@ -19,6 +19,8 @@ export interface Question {
   format: string;
   /** Values of `{name:Type}` in the statement, as they stand in `param_name` of a request. */
   parameters: Record<string, string>;
+  /** Settings of the engine for this question, already checked (settings.ts). */
+  settings?: Record<string, string>;
 }
 
 export interface Answer {
@@ -119,6 +121,9 @@ const engineConfiguration = {
 /** Questions the embedded engine works on at the same time; more wait. */
 const readerCount = 2;
 
+/** Connections with settings of their own that are kept. A client sends the same ones again. */
+const settledCount = 4;
+
 class EmbeddedStore implements Store {
   readonly place: string;
   version = "";
@@ -129,6 +134,8 @@ class EmbeddedStore implements Store {
   #inserter: Connection<Session>;
   #readers: Connection<Session>[];
   #nextReader = 0;
+  /** Readers with settings of their own, by these; the oldest goes when there are too many. */
+  #settled = new Map<string, Connection<Session>>();
 
   constructor(directory: string) {
     this.place = directory;
@@ -162,7 +169,7 @@ class EmbeddedStore implements Store {
     return session;
   }
 
-  async #openReader() {
+  async #openReader(settings: Record<string, string> = {}) {
     const session = new Session(this.place, {
       connectionArgs: [
         ...this.#engine,
@@ -170,7 +177,8 @@ class EmbeddedStore implements Store {
         "--readonly=1",
         "--allow_introspection_functions=0",
         "--output_format_json_quote_64bit_integers=0",
-        ...Object.entries(questionLimits).map(([name, value]) => `--${name}=${value}`),
+        ...Object.entries({ ...questionLimits, ...settings })
+          .map(([name, value]) => `--${name}=${value}`),
       ],
     });
     await session.queryAsync(`USE ${databaseName}`);
@@ -203,9 +211,10 @@ class EmbeddedStore implements Store {
     ));
   }
 
-  async ask({ sql, format, parameters }: Question): Promise<Answer> {
-    const free = this.#readers.find(({ idle }) => idle) ??
-      this.#readers[this.#nextReader++ % readerCount];
+  async ask({ sql, format, parameters, settings = {} }: Question): Promise<Answer> {
+    const free = Object.keys(settings).length > 0
+      ? this.#readerWith(settings)
+      : this.#readers.find(({ idle }) => idle) ?? this.#readers[this.#nextReader++ % readerCount];
     const values = Object.entries(parameters)
       .map(([name, text]) => [name, parameterValue(sql, name, text)] as const);
     const result = await translated(
@@ -223,8 +232,27 @@ class EmbeddedStore implements Store {
     };
   }
 
+  /** A read-only connection has its settings from its beginning: it may not change them. */
+  #readerWith(settings: Record<string, string>): Connection<Session> {
+    const key = JSON.stringify(Object.entries(settings).sort());
+    let reader = this.#settled.get(key);
+    if (reader === undefined) {
+      reader = new Connection(() => this.#openReader(settings), (session) => session.close());
+      if (this.#settled.size >= settledCount) {
+        const [oldest, connection] = this.#settled.entries().next().value!;
+        this.#settled.delete(oldest);
+        void connection.close();
+      }
+    } else {
+      this.#settled.delete(key);
+    }
+    this.#settled.set(key, reader); // now the newest
+    return reader;
+  }
+
   async close(): Promise<void> {
-    for (const connection of [...this.#readers, this.#inserter, this.#writer]) {
+    const settled = this.#settled.values();
+    for (const connection of [...this.#readers, ...settled, this.#inserter, this.#writer]) {
       await connection.close();
     }
     this.#base.close();
@@ -376,7 +404,7 @@ class ServerStore implements Store {
   }
 
   /** Passed on as it came: the server reads parameters as clients write them. */
-  async ask({ sql, format, parameters }: Question): Promise<Answer> {
+  async ask({ sql, format, parameters, settings = {} }: Question): Promise<Answer> {
     const startMs = performance.now();
     const at = new URL(this.#url);
     const authorization = `Basic ${btoa(decodeURIComponent(`${at.username}:${at.password}`))}`;
@@ -384,7 +412,7 @@ class ServerStore implements Store {
     at.searchParams.set("database", databaseName);
     at.searchParams.set("default_format", format);
     at.searchParams.set("readonly", "1");
-    for (const [name, value] of Object.entries(questionLimits)) {
+    for (const [name, value] of Object.entries({ ...questionLimits, ...settings })) {
       at.searchParams.set(name, String(value));
     }
     for (const [name, value] of Object.entries(parameters)) {
