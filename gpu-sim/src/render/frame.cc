@@ -188,6 +188,12 @@ void bound(const Screen& screen, const Geom& geom, V centre, const Axes& axes, b
 
 // -- colours of what is lit alike all over -------------------------------------------------------
 
+std::uint32_t pack(const float* colour) {
+  std::uint32_t out = 0;
+  for (int c = 0; c < 3; ++c) out |= static_cast<std::uint32_t>(colour[c] * 255 + 0.5f) << (8 * c);
+  return out;
+}
+
 // In the order of light_up(), operation by operation: whether a tile takes this colour or works it
 // out must not show.
 void find_flat_colours(const Frame& frame, Shape* shape) {
@@ -198,9 +204,9 @@ void find_flat_colours(const Frame& frame, Shape* shape) {
     const FrameLight& placed = frame.light[l];
     const Light& light = *placed.light;
     const float* towards = placed.towards;
-    const float facing = std::max(towards[0] * shape->axes[2][0] + towards[1] * shape->axes[2][1] +
-                                      towards[2] * shape->axes[2][2],
-                                  0.0f);
+    const float along = towards[0] * shape->axes[2][0] + towards[1] * shape->axes[2][1] +
+                        towards[2] * shape->axes[2][2];
+    const float facing = along > 0 ? along : 0;  // 0 also where it is no number
     const bool shines = geom.specular > 0 &&
                         (light.specular[0] > 0 || light.specular[1] > 0 || light.specular[2] > 0);
     if (!light.directional || (shines && facing > 0)) return;
@@ -208,11 +214,15 @@ void find_flat_colours(const Frame& frame, Shape* shape) {
     for (int c = 0; c < 3; ++c) lit[c] += light.ambient[c] + facing * light.diffuse[c];
   }
   shape->is_flat = true;
+  float most[3], first[3], second[3];
   for (int c = 0; c < 3; ++c) {
-    const float most = std::min(lit[c] * geom.albedo[c], 1.0f);
-    shape->flat[0][c] = std::floor((geom.checker ? most * geom.first[c] : most) * 255 + 0.5f);
-    shape->flat[1][c] = std::floor((geom.checker ? most * geom.second[c] : most) * 255 + 0.5f);
+    most[c] = lit[c] * geom.albedo[c];
+    if (!(most[c] < 1)) most[c] = 1;
+    first[c] = most[c] * geom.first[c];
+    second[c] = most[c] * geom.second[c];
   }
+  shape->flat[0] = pack(geom.checker ? first : most);
+  shape->flat[1] = pack(second);
 }
 
 }  // namespace
@@ -253,7 +263,7 @@ void make_frame(const Scene& scene, const View& view, const float* pose, void* m
   out->scale = static_cast<float>(2 * std::tan(camera.fovy * M_PI / 360) / view.height);
   out->shift_x = 0.5f - 0.5f * static_cast<float>(view.width);
   out->shift_y = 0.5f - 0.5f * static_cast<float>(view.height);
-  for (int c = 0; c < 3; ++c) out->background[c] = std::floor(scene.background[c] * 255 + 0.5f);
+  out->background = pack(scene.background);
 
   out->global_ambient = scene.global_ambient;
   out->shadows = false;

@@ -12,6 +12,8 @@ struct ScreenBox {
   float left, right, top, bottom;
 };
 
+// Colours of the picture are packed: red + 256 green + 65536 blue, each 0 to 255.
+
 struct Shape {
   const Geom* geom;
   float centre[3];   // m
@@ -22,10 +24,9 @@ struct Shape {
   // The picture of it lies in the hull of two boxes: those of a capsule's ends, else the same
   // twice.
   ScreenBox ends[2];
-  // Where all lights are alike on the whole of a plane: its two colours outside of any shadow, 0 to
-  // 255, whole numbers.
+  // Where all lights are alike on the whole of a plane: its two colours outside of any shadow.
   bool is_flat;
-  float flat[2][3];
+  std::uint32_t flat[2];
 };
 
 struct FrameLight {
@@ -46,9 +47,9 @@ struct Frame {
   int planes, shapes;  // visible ones; planes come first
   Shape* shape;        // [number of geoms]
   int lights;
-  FrameLight* light;     // [number of lights]
-  bool shadows;          // some light casts them
-  float background[3];   // 0 to 255, whole numbers
+  FrameLight* light;  // [number of lights]
+  bool shadows;       // some light casts them
+  std::uint32_t background;
   float global_ambient;  // shines everywhere
   // Spheres around all shapes, as in Shape, for many at once: x, y, z and radius, each [casters].
   // Filled up with spheres that nothing can touch to a multiple of kCasterBlock.

@@ -65,7 +65,9 @@ template <class P>
 struct Rays {
   P u, v;
   // Along one axis of a geom's frame.
-  SDPG_INLINE P along(const float* axis) const { return u * axis[0] + v * axis[1] - P(axis[2]); }
+  SDPG_INLINE P along(const float* axis) const {
+    return u * axis[0] + (v * axis[1] - P(axis[2]));  // the same v all along a row of tiles
+  }
   SDPG_INLINE Vec3<P> local(const Shape& s) const {
     return {along(s.axes[0]), along(s.axes[1]), along(s.axes[2])};
   }
@@ -88,8 +90,9 @@ inline constexpr float kNoHit = -1.0f;
 
 template <class P>
 SDPG_INLINE P hit_plane(const Vec3<P>& o, const Vec3<P>& d, const float* size) {
-  const P t = -o.z / d.z;
   auto hit = d.z < 0.0f;
+  if (!core::any(hit)) return P(kNoHit);  // the sky needs no division
+  const P t = -o.z / d.z;
   if (size[0] > 0) hit = hit & (abs(o.x + t * d.x) <= size[0]);
   if (size[1] > 0) hit = hit & (abs(o.y + t * d.y) <= size[1]);
   return select(hit, t, kNoHit);
@@ -657,15 +660,27 @@ SDPG_INLINE typename P::Bool on_first(const Geom& g, P x, P y) {
   return floor(half) != half;
 }
 
-// What is left to write as a byte: 0 to 255, to be cut to an integer.
+// What a pixel shows, as frame.h packs it: bits of integers, which a pack carries unread.
 template <class P>
-SDPG_INLINE P to_byte(P x) {
-  return x * 255.0f + P(0.5f);
+SDPG_INLINE P packed(std::uint32_t rgb) {
+  typename P::Integers all{};
+  return core::from_integer_bits<P>(all + static_cast<std::int32_t>(rgb));
+}
+template <class P>
+SDPG_INLINE P packed(const Colour<P>& colour) {
+  const auto byte = [](P x) -> typename P::Integers {
+    x = x * 255.0f + P(0.5f);
+    if constexpr (P::lanes == 1)
+      return static_cast<std::int32_t>(x.v);
+    else
+      return __builtin_convertvector(x.v, typename P::Integers);
+  };
+  return core::from_integer_bits<P>(byte(colour.red) | byte(colour.green) << 8 |
+                                    byte(colour.blue) << 16);
 }
 
 template <ShapeType type, class P>
-SDPG_INLINE Colour<P> colour(const Canvas<P>& c, int column, int row, int index,
-                             typename P::Bool own) {
+SDPG_INLINE P colour(const Canvas<P>& c, int column, int row, int index, typename P::Bool own) {
   const Shape& s = c.frame.shape[index];
   const Geom& g = *s.geom;
   const int at = (row * c.columns + column) * P::lanes;
@@ -678,11 +693,8 @@ SDPG_INLINE Colour<P> colour(const Canvas<P>& c, int column, int row, int index,
   surface.own = own;
   if (c.frame.shadows) bound(c, column, row, c.depth + at, &surface);
   if (type == kPlane && s.is_flat && !(c.frame.shadows && may_be_shadowed(c, surface))) {
-    if (!g.checker) return {P(s.flat[0][0]), P(s.flat[0][1]), P(s.flat[0][2])};
-    const auto first = on_first(g, local(0), local(1));
-    return {select(first, P(s.flat[0][0]), P(s.flat[1][0])),
-            select(first, P(s.flat[0][1]), P(s.flat[1][1])),
-            select(first, P(s.flat[0][2]), P(s.flat[1][2]))};
+    if (!g.checker) return packed<P>(s.flat[0]);
+    return select(on_first(g, local(0), local(1)), packed<P>(s.flat[0]), packed<P>(s.flat[1]));
   }
   const Vec3<P> place{local(0), local(1), local(2)};
   surface.p = {rays.u * t, rays.v * t, -t};
@@ -697,24 +709,26 @@ SDPG_INLINE Colour<P> colour(const Canvas<P>& c, int column, int row, int index,
     lit.green = lit.green * select(first, P(g.first[1]), P(g.second[1]));
     lit.blue = lit.blue * select(first, P(g.first[2]), P(g.second[2]));
   }
-  return {to_byte(lit.red), to_byte(lit.green), to_byte(lit.blue)};
+  return packed(lit);
 }
 
 template <class P>
-SDPG_INLINE Colour<P> colour_of_tile(const Canvas<P>& c, int column, int row) {
+SDPG_INLINE P colour_of_tile(const Canvas<P>& c, int column, int row) {
   const float* number = c.number + (row * c.columns + column) * P::lanes;
   const P numbers = core::load<P>(number);
-  Colour<P> out{P(c.frame.background[0]), P(c.frame.background[1]), P(c.frame.background[2])};
+  P out = packed<P>(c.frame.background);
   // Every shape that some lane shows, in turn.
   for (std::uint32_t rest = core::bits(numbers >= 0.0f); rest != 0;) {
     const float chosen = number[__builtin_ctz(rest)];
     const int index = static_cast<int>(chosen);
     const auto own = numbers == chosen;
-    with_type(c.frame.shape[index].geom->type, [&]<ShapeType type>() {
-      const Colour<P> lit = colour<type>(c, column, row, index, own);
-      out = {select(own, lit.red, out.red), select(own, lit.green, out.green),
-             select(own, lit.blue, out.blue)};
-    });
+    if (index < c.frame.planes) {
+      out = select(own, colour<kPlane>(c, column, row, index, own), out);
+    } else {
+      with_type(c.frame.shape[index].geom->type, [&]<ShapeType type>() {
+        out = select(own, colour<type>(c, column, row, index, own), out);
+      });
+    }
     rest &= ~core::bits(own);
   }
   return out;
@@ -740,36 +754,66 @@ SDPG_INLINE void write_tile(const Canvas<P>& c, int column, int row, const T* va
                 sizeof(T) * std::min(tile_width, c.frame.width - x));
 }
 
-template <int L>
-struct Bytes {
-  typedef unsigned char type __attribute__((vector_size(L)));
+template <class T, int bytes>
+struct Vector {
+  typedef T type __attribute__((vector_size(bytes)));
 };
-template <int L>
-SDPG_INLINE typename Bytes<L>::type as_bytes(typename core::Pack<float, L>::Integers x) {
-  return __builtin_convertvector(x, typename Bytes<L>::type);
-}
+
+// The bytes of one colour in four tiles side by side, a row of theirs after another.
 template <class P>
-SDPG_INLINE void write_bytes(const Canvas<P>& c, int column, int row, P x, unsigned char* plane) {
-  unsigned char bytes[P::lanes];
+SDPG_INLINE auto band(const typename P::Integers* tile, int shift) {
+  using Bytes = typename Vector<unsigned char, 4 * P::lanes>::type;
+  const auto level = [&](int k) { return tile[k] >> shift & 255; };
+  // Of each tile's pixel four bytes in a row, one per tile; turned, four pixels of each tile.
+  const auto mixed = (Bytes)(level(0) | level(1) << 8 | level(2) << 16 | level(3) << 24);
+  Bytes order;
+  for (int i = 0; i < 4 * P::lanes; ++i)
+    order[i] = static_cast<unsigned char>(i / 16 * 16 + i % 4 * 4 + i / 4 % 4);
+  return __builtin_shuffle(mixed, order);
+}
+
+// Writes the colours of a row of tiles, which lie where their numbers were.
+template <class P>
+SDPG_INLINE void write_colours(const Canvas<P>& c, int row, unsigned char* pixels) {
+  const int width = c.frame.width, y = row * Tiles<P>::height;
+  const int lines = std::min(Tiles<P>::height, c.frame.height - y);
+  const std::size_t plane = static_cast<std::size_t>(width) * c.frame.height;
+  const float* rgb = c.number + row * c.columns * P::lanes;
   if constexpr (P::lanes == 1) {
-    bytes[0] = static_cast<unsigned char>(x.v);
+    for (int x = 0; x < width; ++x)
+      for (int k = 0; k < 3; ++k)
+        pixels[k * plane + static_cast<std::size_t>(y) * width + x] =
+            static_cast<unsigned char>(core::integer_bits(core::load<P>(rgb + x)) >> (8 * k) & 255);
   } else {
-    const auto packed = as_bytes<P::lanes>(__builtin_convertvector(x.v, typename P::Integers));
-    std::memcpy(bytes, &packed, sizeof bytes);
+    // From right to left: what a store writes past the end of a line is the start of a later one,
+    // which is written after it.
+    for (int first = (c.columns - 1) / 4 * 4; first >= 0; first -= 4) {
+      typename P::Integers tile[4];
+      for (int k = 0; k < 4; ++k)
+        tile[k] =
+            core::integer_bits(core::load<P>(rgb + std::min(first + k, c.columns - 1) * P::lanes));
+      const int x = first * Tiles<P>::width;
+      for (int k = 0; k < 3; ++k) {
+        const auto bytes = band<P>(tile, 8 * k);
+        for (int i = 0; i < lines; ++i) {
+          const std::size_t at = static_cast<std::size_t>(y + i) * width + x;
+          const auto* from = reinterpret_cast<const unsigned char*>(&bytes) + 16 * i;
+          if (at + 16 <= plane)
+            std::memcpy(pixels + k * plane + at, from, 16);
+          else
+            std::memcpy(pixels + k * plane + at, from, std::min(16, width - x));
+        }
+      }
+    }
   }
-  write_tile(c, column, row, bytes, plane);
 }
 
 template <class P>
 void draw_colour(const Canvas<P>& c, unsigned char* pixels) {
-  const std::size_t plane = static_cast<std::size_t>(c.frame.width) * c.frame.height;
   for (int row = 0; row < c.rows; ++row) {
-    for (int column = 0; column < c.columns; ++column) {
-      const Colour<P> out = colour_of_tile(c, column, row);
-      write_bytes(c, column, row, out.red, pixels);
-      write_bytes(c, column, row, out.green, pixels + plane);
-      write_bytes(c, column, row, out.blue, pixels + 2 * plane);
-    }
+    for (int column = 0; column < c.columns; ++column)
+      core::store(c.number + (row * c.columns + column) * P::lanes, colour_of_tile(c, column, row));
+    write_colours(c, row, pixels);
   }
 }
 
