@@ -55,7 +55,7 @@ const bold: PresetLayer = { actor: { log_std_init: 0 } };
 /** Pictures and an encoder that two cores can afford. */
 const smallPictures: PresetLayer = {
   camera: { width: 42, height: 42 },
-  encoder: { kind: "small", features: 64 },
+  encoder: { kind: "small", features: 64, centre: "first_rollout" },
 };
 
 /** The published sizes and rates of the robots that are free in space. */

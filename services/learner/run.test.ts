@@ -125,6 +125,7 @@ const seeing: Partial<RunOptions> = {
     "camera.height": "12",
     "encoder.kind": "small",
     "encoder.features": "6",
+    "encoder.centre": "first_rollout",
     nominals: "3",
     auxiliaries: "5",
     horizon: "6",

@@ -46,7 +46,7 @@ import {
   noGrad,
   randperm,
   scope,
-  type Tensor,
+  Tensor,
   where,
   zeros,
 } from "../torch/mod.ts";
@@ -85,6 +85,11 @@ export const sdpgTree = {
       "pixels: four 3 × 3 convolutions as published, or two strided ones for CPUs",
     ),
     features: integer(128, "pixels: width of a camera's encoding", { min: 1, max: 65536 }),
+    centre: choice(
+      ["half", "first_rollout"],
+      "half",
+      "pixels: what is subtracted from pictures / 255: ½ as published, or their mean of epoch 0",
+    ),
     lr_scale: real(1, "pixels: learning rate of the encoders as a share of actor.lr", { min: 0 }),
   },
 
@@ -359,6 +364,9 @@ export class Sdpg implements Disposable {
       phases.time("statistics", () => this.#mergeStatistics(segment, frozen));
       phases.time("actor", () => this.#updateActor(segment, scalars, phases));
       phases.time("critic", () => this.#updateCritic(segment, scalars));
+      if (this.epoch === 0 && config.encoder.centre === "first_rollout") {
+        this.#centreOn(segment.observation);
+      }
     }
     phases.time(
       "target",
@@ -534,6 +542,13 @@ export class Sdpg implements Disposable {
       x.reshape([rows, ...x.shape.slice(2)])
     );
     return this.#config.camera.with_vector ? { pictures, vector } : { pictures };
+  }
+
+  /** What all pictures of this segment share is no news from now on. */
+  #centreOn(seen: Observation): void {
+    if (seen instanceof Tensor) return;
+    this.#policy.centreOn(seen);
+    this.#average?.centreOn(seen);
   }
 
   /** Scaled rewards [T, E], divided by the return's deviation if that is asked for (1.12). */

@@ -4,9 +4,11 @@
 import {
   cat,
   convEncode,
+  full,
   type Generator,
   noGrad,
   ones,
+  scope,
   scoped,
   type Tensor,
   TorchError,
@@ -73,9 +75,11 @@ export interface Camera {
   readonly columns: number;
 }
 
-/** Pictures / 255 − 0.5 → convolutions → Linear → LayerNorm → tanh. */
+/** Pictures / 255 − centre → convolutions → Linear → LayerNorm → tanh. */
 export class ConvEncoder implements Disposable {
   readonly #parameters = new Map<string, Tensor>();
+  /** float32 [channels, rows, columns]; ½ until centreOn(). */
+  readonly #centre: Tensor;
 
   constructor(
     readonly kind: EncoderKind,
@@ -86,6 +90,7 @@ export class ConvEncoder implements Disposable {
   ) {
     if (source instanceof ConvEncoder) {
       for (const [name, t] of source.#parameters) this.#add(name, noGrad(() => t.clone()));
+      this.#centre = source.#centre.clone().persist();
       return;
     }
     let { channels, rows, columns } = camera;
@@ -96,6 +101,7 @@ export class ConvEncoder implements Disposable {
           `got ${columns} × ${rows}`,
       );
     }
+    this.#centre = full([channels, rows, columns], 0.5, { dtype: "float32" }).persist();
     convolutions[kind].forEach(({ outputs, window, stride }, i) => {
       const inputs = channels * window * window;
       // As PyTorch does it: the kernel as a matrix [outputs, inputs · rows · columns].
@@ -126,6 +132,27 @@ export class ConvEncoder implements Disposable {
     return this.#parameters;
   }
 
+  /** The parameters and what else a checkpoint must hold. */
+  tensors(): Map<string, Tensor> {
+    return new Map([...this.#parameters, ["centre", this.#centre]]);
+  }
+
+  /**
+   * From now on subtracts these pictures' mean instead of ½: uint8 [B, channels, rows, columns]. What all pictures
+   * share (sky, floor, the pose that the robot never leaves) would otherwise fill the features before the LayerNorm,
+   * and make all states look alike to the layers behind it.
+   */
+  centreOn(pictures: Tensor): void {
+    const rows = 64; // at a time, as floats
+    using _scope = scope();
+    const sum = zeros([...this.#centre.shape]);
+    for (let first = 0; first < pictures.shape[0]; first += rows) {
+      const end = Math.min(first + rows, pictures.shape[0]);
+      sum.add_(scoped(() => pictures.slice(0, first, end).to("float32").sum(0)));
+    }
+    this.#centre.copy_(sum.div(255 * pictures.shape[0]));
+  }
+
   get #strides(): number[] {
     return convolutions[this.kind].map(({ stride }) => stride);
   }
@@ -133,13 +160,13 @@ export class ConvEncoder implements Disposable {
   /** pictures uint8 [B, channels, rows, columns], contiguous → [B, features]. */
   forward(pictures: Tensor): Tensor {
     const all = [...this.#parameters.values()];
-    return this.#finish(convEncode(pictures, all.slice(0, -2), this.#strides));
+    return this.#finish(convEncode(pictures, this.#centre, all.slice(0, -2), this.#strides));
   }
 
   /** The same from libtorch's own operators: what forward() is tested against. */
   forwardComposed(pictures: Tensor): Tensor {
     const p = this.#parameters;
-    let h = pictures.to("float32").div(255).sub(0.5);
+    let h = pictures.to("float32").div(255).sub(this.#centre);
     this.#strides.forEach((stride, i) =>
       h = h.conv2d(p.get(`conv.${i}.weight`)!, p.get(`conv.${i}.bias`)!, { stride }).relu()
     );
@@ -158,7 +185,7 @@ export class ConvEncoder implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    for (const t of this.#parameters.values()) t[Symbol.dispose]();
+    for (const t of this.tensors().values()) t[Symbol.dispose]();
   }
 }
 
@@ -218,13 +245,25 @@ export class SightEncoder implements Disposable {
   }
 
   parameters(): Map<string, Tensor> {
+    return this.#named((encoder) => encoder.parameters());
+  }
+
+  /** The parameters and what else a checkpoint must hold. */
+  tensors(): Map<string, Tensor> {
+    return this.#named((encoder) => encoder.tensors());
+  }
+
+  #named(of: (encoder: ConvEncoder) => Map<string, Tensor>): Map<string, Tensor> {
     return new Map(
       this.#encoders.flatMap((encoder) =>
-        [...encoder.parameters()].map(([name, t]) =>
-          [`encoder.${encoder.camera.name}.${name}`, t] as const
-        )
+        [...of(encoder)].map(([name, t]) => [`encoder.${encoder.camera.name}.${name}`, t] as const)
       ),
     );
+  }
+
+  /** Each camera's encoder on its pictures. */
+  centreOn({ pictures }: Sight): void {
+    this.#encoders.forEach((encoder, i) => encoder.centreOn(pictures[i]));
   }
 
   clone(): SightEncoder {

@@ -300,6 +300,26 @@ test("an encoder's output is tanh of a LayerNorm of what libtorch's own convolut
   }
 });
 
+test("an encoder may subtract its pictures' mean in place of ½, and hands it on", () => {
+  using _s = scope();
+  using g = new Generator(12n);
+  using encoder = new ConvEncoder("small", camera(22), 20, g);
+  const x = pictures(150, 22, g);
+  const before = values(encoder.forward(x));
+  near(before, values(encoder.forwardComposed(x)), 2e-4);
+  encoder.centreOn(x);
+  const mean = x.to("float64").mean(0).div(255);
+  const centre = encoder.tensors().get("centre")!;
+  near(values(centre), values(mean.to("float32")), 1e-6);
+  const after = values(encoder.forward(x));
+  expect(after).not.toEqual(before);
+  near(after, values(encoder.forwardComposed(x)), 2e-4);
+  using copy = encoder.clone();
+  expect(values(copy.forward(x))).toEqual(after);
+  // No optimiser may change it.
+  expect([...encoder.parameters().keys()]).not.toContain("centre");
+});
+
 test("a policy sees its cameras and a vector, learns through them, and copies all of it", () => {
   const before = liveTensors();
   {

@@ -107,10 +107,6 @@ export class GaussianPolicy implements Disposable {
     };
   }
 
-  #networks(): Map<string, Tensor> {
-    return new Map([...this.#encoder?.parameters() ?? [], ...this.#trunk.parameters()]);
-  }
-
   /** Those of the cameras' encoders; none for a policy without. */
   encoderParameters(): Map<string, Tensor> {
     return this.#encoder?.parameters() ?? new Map();
@@ -118,16 +114,21 @@ export class GaussianPolicy implements Disposable {
 
   /** What an optimiser may change: encoder, trunk, and log_std where it is learnable. */
   parameters(): Map<string, Tensor> {
-    const all = this.#networks();
+    const all = new Map([...this.encoderParameters(), ...this.#trunk.parameters()]);
     if (this.std === "state_independent") all.set("log_std", this.#logStd!);
     return all;
   }
 
-  /** What a checkpoint stores: the parameters, and a fixed log_std too. */
+  /** What a checkpoint stores: the parameters, the encoders' centres, and a fixed log_std too. */
   tensors(): Map<string, Tensor> {
-    const all = this.#networks();
+    const all = new Map([...this.#encoder?.tensors() ?? [], ...this.#trunk.parameters()]);
     if (this.#logStd !== undefined) all.set("log_std", this.#logStd);
     return all;
+  }
+
+  /** Lets the encoders subtract what these pictures have in common. */
+  centreOn(seen: Sight): void {
+    this.#encoder?.centreOn(seen);
   }
 
   clone(): GaussianPolicy {

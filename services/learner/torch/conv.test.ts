@@ -51,6 +51,7 @@ function make({ picture, layers, features, batch }: Case, generator: Generator) 
   const size = batch * picture.reduce((a, b) => a * b);
   const bytes = randn([size], generator).mul(70).add(128).clamp(0, 255).to("uint8");
   const pictures = bytes.reshape([batch, ...picture]);
+  const centre = randn(picture, generator).mul(0.2).add(0.5);
   const parameters: Tensor[] = [];
   let [channels, rows, columns] = picture;
   for (const [outputs, window, stride] of layers) {
@@ -69,11 +70,16 @@ function make({ picture, layers, features, batch }: Case, generator: Generator) 
     randn([features], generator),
   );
   parameters.forEach((p) => p.requiresGrad_());
-  return { pictures, parameters, strides: layers.map(([, , stride]) => stride) };
+  return { pictures, centre, parameters, strides: layers.map(([, , stride]) => stride) };
 }
 
-function composed(pictures: Tensor, p: readonly Tensor[], strides: readonly number[]): Tensor {
-  let h = pictures.to("float32").div(255).sub(0.5);
+function composed(
+  pictures: Tensor,
+  centre: Tensor,
+  p: readonly Tensor[],
+  strides: readonly number[],
+): Tensor {
+  let h = pictures.to("float32").div(255).sub(centre);
   strides.forEach((stride, l) => h = h.conv2d(p[2 * l], p[2 * l + 1], { stride }).relu());
   return h.flatten(1).linear(p.at(-2)!, p.at(-1)!);
 }
@@ -94,17 +100,17 @@ describe("convEncode()", () => {
       setKernels(set);
       using _s = scope();
       using g = new Generator(23n);
-      const { pictures, parameters, strides } = make(c, g);
+      const { pictures, centre, parameters, strides } = make(c, g);
       const weight = randn([c.batch, c.features], g);
-      const expected = composed(pictures, parameters, strides);
+      const expected = composed(pictures, centre, parameters, strides);
       expected.mul(weight).sum().backward();
       const gradients = parameters.map((p) => p.grad()!.clone());
       zeroGrad(parameters);
-      const actual = convEncode(pictures, parameters, strides);
+      const actual = convEncode(pictures, centre, parameters, strides);
       actual.mul(weight).sum().backward();
       expectClose(actual, expected, 2e-5);
       parameters.forEach((p, i) => expectClose(p.grad()!, gradients[i], 2e-4));
-      expect(hashes([noGrad(() => convEncode(pictures, parameters, strides))]))
+      expect(hashes([noGrad(() => convEncode(pictures, centre, parameters, strides))]))
         .toEqual(hashes([actual]));
     },
   );
@@ -119,11 +125,11 @@ describe("convEncode()", () => {
       features: 2,
       batch: 192,
     };
-    const { pictures, parameters, strides } = make(c, g);
+    const { pictures, centre, parameters, strides } = make(c, g);
     const weight = randn([192, 2], g);
     const part = (first: number, end: number) => {
       zeroGrad(parameters);
-      convEncode(pictures.slice(0, first, end), parameters, strides)
+      convEncode(pictures.slice(0, first, end), centre, parameters, strides)
         .mul(weight.slice(0, first, end)).sum().backward();
       return parameters.map((p) => p.grad()!.clone());
     };
@@ -139,7 +145,8 @@ describe("convEncode()", () => {
     const pictures = fromArray(new Uint8Array(bytes), [1, 1, 3, 4]);
     const window = [1, -2, 3, 0.5];
     const mix = [1, 2, 3, -1, -2, -3];
-    const x = bytes.map((b) => b / 255 - 0.5);
+    const centre = bytes.map((_, i) => 0.05 * i);
+    const x = bytes.map((b, i) => b / 255 - centre[i]);
     const map = [];
     for (let y = 0; y < 2; y++) {
       for (let c = 0; c < 3; c++) {
@@ -150,7 +157,7 @@ describe("convEncode()", () => {
       }
     }
     const expected = map.reduce((sum, v, i) => sum + v * mix[i], -0.25);
-    const y = convEncode(pictures, [
+    const y = convEncode(pictures, fromArray(new Float32Array(centre), [1, 3, 4]), [
       fromArray(new Float32Array(window), [1, 1, 2, 2]),
       fromArray(new Float32Array([0.1]), [1]),
       fromArray(new Float32Array(mix), [1, 6]),
@@ -162,36 +169,48 @@ describe("convEncode()", () => {
   test("no bit depends on the number of threads, nor a picture on its neighbours", () => {
     using _s = scope();
     using g = new Generator(29n);
-    const { pictures, parameters, strides } = make({ ...cases[1], batch: 301 }, g);
+    const { pictures, centre, parameters, strides } = make({ ...cases[1], batch: 301 }, g);
     const run = (threads: number) => {
       setNumThreads(threads);
       zeroGrad(parameters);
-      const y = convEncode(pictures, parameters, strides);
+      const y = convEncode(pictures, centre, parameters, strides);
       y.square().sum().backward();
       return hashes([y, ...parameters.map((p) => p.grad()!)]);
     };
     const one = run(1);
     expect(run(2)).toEqual(one);
     expect(run(5)).toEqual(one);
-    const whole = noGrad(() => convEncode(pictures, parameters, strides));
-    const part = noGrad(() => convEncode(pictures.slice(0, 100, 101), parameters, strides));
+    const whole = noGrad(() => convEncode(pictures, centre, parameters, strides));
+    const part = noGrad(() => convEncode(pictures.slice(0, 100, 101), centre, parameters, strides));
     expect(hashes([part])).toEqual(hashes([whole.slice(0, 100, 101).contiguous()]));
   });
 
   test("refuses what does not fit, with the shapes", () => {
     using _s = scope();
     using g = new Generator(31n);
-    const { pictures, parameters, strides } = make(cases[1], g);
-    expect(() => convEncode(pictures.to("float32"), parameters, strides)).toThrow(
+    const { pictures, centre, parameters, strides } = make(cases[1], g);
+    expect(() => convEncode(pictures.to("float32"), centre, parameters, strides)).toThrow(
       /uint8 tensor \[B, C, H, W\].*float32/,
     );
-    expect(() => convEncode(pictures, parameters, [4])).toThrow(/expected at least 2 numbers/);
-    expect(() => convEncode(pictures, parameters, [4, 1])).toThrow(
+    expect(() => convEncode(pictures, centre, parameters, [4])).toThrow(
+      /expected at least 2 numbers/,
+    );
+    expect(() => convEncode(pictures, centre, parameters, [4, 1])).toThrow(
       /the projection does not fit a map of 32 × 8 × 8/,
     );
-    expect(() => convEncode(pictures.slice(2, 0, 3).contiguous(), parameters, strides)).toThrow(
+    expect(() =>
+      convEncode(
+        pictures.slice(2, 0, 3).contiguous(),
+        centre.slice(1, 0, 3).contiguous(),
+        parameters,
+        strides,
+      )
+    ).toThrow(
       /convolution 0 does not fit a map of 9 × 3 × 42/,
     );
-    expect(() => convEncode(pictures, parameters, [4, 0])).toThrow(TorchError);
+    expect(() => convEncode(pictures, centre, parameters, [4, 0])).toThrow(TorchError);
+    expect(() => convEncode(pictures, centre.slice(0, 0, 3), parameters, strides)).toThrow(
+      /the centre must be a contiguous float32 tensor of a picture's shape/,
+    );
   });
 });

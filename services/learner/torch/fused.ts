@@ -62,17 +62,18 @@ export function mlpRegress(
 }
 
 /**
- * Convolutions without padding, each followed by ReLU, then a projection, of pictures / 255 − 0.5. pictures uint8
- * [B, C, H, W], contiguous; parameters in order: per convolution weight [O, C, h, w] and bias [O], last the projection's
+ * Convolutions without padding, each followed by ReLU, then a projection, of pictures / 255 − centre. pictures uint8
+ * [B, C, H, W], contiguous; centre float32 [C, H, W]; parameters in order: per convolution weight [O, C, h, w] and bias [O], last the projection's
  * weight [D, O·H'·W'] and bias [D]; one stride per convolution. Result [B, D]. Differentiable once, in the parameters.
  * The pictures are never copied as floats. Activations are kept for the backward pass up to 64 MiB; beyond, it computes
  * them again, a few pictures at a time, so memory does not grow with B.
  */
 export function convEncode(
   pictures: Tensor,
+  centre: Tensor,
   parameters: readonly Tensor[],
   strides: readonly number[],
 ): Tensor {
-  call(CONV_ENCODE, [pictures.handle, ...parameters.map((p) => p.handle)], strides);
+  call(CONV_ENCODE, [pictures.handle, centre.handle, ...parameters.map((p) => p.handle)], strides);
   return new Tensor(results[0]);
 }

@@ -39,14 +39,20 @@ const ConvKernels& conv_kernels() {
 namespace {
 
 // Reads the sizes off the parameters and checks each layer against the map before it.
-ConvNet net_of(const at::Tensor& pictures, const std::vector<at::Tensor>& parameters,
-               const std::vector<int64_t>& strides) {
+ConvNet net_of(const at::Tensor& pictures, const at::Tensor& centre,
+               const std::vector<at::Tensor>& parameters, const std::vector<int64_t>& strides) {
   if (pictures.dim() != 4 || pictures.scalar_type() != at::kByte || !pictures.device().is_cpu() ||
       !pictures.is_contiguous()) {
     refuse("pictures must be a contiguous uint8 tensor [B, C, H, W] in main memory, got " +
            describe(pictures));
   }
+  if (centre.scalar_type() != at::kFloat || !centre.device().is_cpu() || !centre.is_contiguous() ||
+      centre.sizes() != pictures.sizes().slice(1)) {
+    refuse("the centre must be a contiguous float32 tensor of a picture's shape, got " +
+           describe(centre) + " for " + describe(pictures));
+  }
   ConvNet net;
+  net.centre = centre.data_ptr<float>();
   net.layers = static_cast<int32_t>(strides.size()) + 1;
   if (net.layers < 2 || net.layers > kMaxConvLayers) {
     refuse("expected 1 to " + std::to_string(kMaxConvLayers - 1) + " convolutions, got " +
@@ -139,9 +145,10 @@ at::Tensor encode(const ConvNet& net, const at::Tensor& pictures, const at::Tens
 class EncodeFunction : public torch::autograd::Function<EncodeFunction> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& pictures,
-                            at::TensorList list, std::vector<int64_t> strides) {
+                            const at::Tensor& centre, at::TensorList list,
+                            std::vector<int64_t> strides) {
     const std::vector<at::Tensor> parameters = list.vec();
-    const ConvNet net = net_of(pictures, parameters, strides);
+    const ConvNet net = net_of(pictures, centre, parameters, strides);
     const int64_t tiles = tiles_of(pictures.size(0));
     const size_t floats = conv_kernels().map_floats(net);
     at::Tensor maps;
@@ -151,6 +158,7 @@ class EncodeFunction : public torch::autograd::Function<EncodeFunction> {
     }
     std::vector<at::Tensor> saved = parameters;
     saved.push_back(pictures);
+    saved.push_back(centre);
     saved.push_back(maps);
     context->save_for_backward(saved);
     context->saved_data["strides"] = strides;
@@ -162,9 +170,12 @@ class EncodeFunction : public torch::autograd::Function<EncodeFunction> {
     std::vector<at::Tensor> parameters = context->get_saved_variables();
     const at::Tensor maps = parameters.back();
     parameters.pop_back();
+    const at::Tensor centre = parameters.back();
+    parameters.pop_back();
     const at::Tensor pictures = parameters.back();
     parameters.pop_back();
-    const ConvNet net = net_of(pictures, parameters, context->saved_data["strides"].toIntVector());
+    const ConvNet net =
+        net_of(pictures, centre, parameters, context->saved_data["strides"].toIntVector());
     const at::Tensor dy = output[0].contiguous();
     const int64_t count = pictures.size(0);
     const int32_t outputs = net.layer[net.layers - 1].outputs;
@@ -195,7 +206,7 @@ class EncodeFunction : public torch::autograd::Function<EncodeFunction> {
     });
     if (shares > 1) kernels().sum_parts(gradients.data(), shares, stride, size, gradients.data());
 
-    std::vector<at::Tensor> result = {at::Tensor()};
+    std::vector<at::Tensor> result = {at::Tensor(), at::Tensor()};  // pictures, centre
     for (int32_t l = 0; l < net.layers; ++l) {
       at::Tensor weight = at::empty_like(parameters[2 * l]);
       at::Tensor bias = at::empty_like(parameters[2 * l + 1]);
@@ -211,17 +222,17 @@ class EncodeFunction : public torch::autograd::Function<EncodeFunction> {
 }  // namespace
 
 void conv_encode(Arguments& a) {
-  if (a.handle_count < 1) refuse("expected pictures and parameters");
-  const at::Tensor& pictures = a.t(0);
-  const std::vector<at::Tensor> parameters = a.tensors(1, a.handle_count - 1);
+  if (a.handle_count < 2) refuse("expected pictures, their centre and parameters");
+  const at::Tensor &pictures = a.t(0), &centre = a.t(1);
+  const std::vector<at::Tensor> parameters = a.tensors(2, a.handle_count - 2);
   std::vector<int64_t> strides;
   for (size_t l = 0; 2 * l + 2 < parameters.size(); ++l)
     strides.push_back(a.integer(static_cast<int32_t>(l)));
-  const ConvNet net = net_of(pictures, parameters, strides);
+  const ConvNet net = net_of(pictures, centre, parameters, strides);
   bool wanted = false;
   for (const at::Tensor& p : parameters) wanted = wanted || p.requires_grad();
   a.out.push_back(wanted && c10::GradMode::is_enabled()
-                      ? EncodeFunction::apply(pictures, at::TensorList(parameters), strides)
+                      ? EncodeFunction::apply(pictures, centre, at::TensorList(parameters), strides)
                       : encode(net, pictures));
 }
 

@@ -27,7 +27,8 @@ struct ConvLayer {
 };
 
 struct ConvNet {
-  int32_t layers;  // the last is the projection: 1 × 1 outputs
+  int32_t layers;       // the last is the projection: 1 × 1 outputs
+  const float* centre;  // [C, rows, columns]
   ConvLayer layer[kMaxConvLayers];
 };
 
@@ -43,7 +44,7 @@ struct ConvKernels {
 
   void (*pack)(const ConvNet& net, float* packed);
 
-  // y [pictures, O] ← net(pictures / 255 − 0.5); pictures [*, C, rows, columns], at most
+  // y [pictures, O] ← net(pictures / 255 − centre); pictures [*, C, rows, columns], at most
   // kTilePictures. Leaves the tile's maps in maps if it is not null.
   void (*forward_tile)(const ConvNet& net, const float* packed, const uint8_t* pictures,
                        int32_t count, float* y, float* maps, float* scratch);
