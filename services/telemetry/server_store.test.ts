@@ -3,72 +3,33 @@
 // interface that the client uses, so that what we send is still parsed and executed by the engine.
 
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { Session } from "chdb";
 import { decodeLogs, encodeLogs } from "@sdpg/common/otlp.ts";
+import { EngineBehindHttp } from "./engine_for_tests.ts";
 import { Ingest } from "./ingest.ts";
 import { migrate, readMigrations } from "./migrate.ts";
 import { rowsOf } from "./rows.ts";
-import { EngineError, openServer, parameterValue, type Store } from "./store.ts";
+import { EngineError, openServer, type Store } from "./store.ts";
 
 const real = Deno.env.get("SDPG_TEST_CLICKHOUSE_URL");
 const directory = Deno.makeTempDirSync({ prefix: "sdpg-server-store-" });
 const runId = `server-${crypto.randomUUID().slice(0, 8)}`;
 let url = real ?? "";
-let server: Deno.HttpServer<Deno.NetAddr> | undefined;
+let engine: EngineBehindHttp | undefined;
 let store: Store;
-const seen: URL[] = [];
 
 beforeAll(async () => {
   if (!real) {
-    server = serveEngine();
-    url = `http://user:secret@127.0.0.1:${server.addr.port}`;
+    engine = new EngineBehindHttp(directory);
+    url = engine.url;
   }
   store = await openServer(url);
   await migrate(store, readMigrations());
 }, 30_000);
 afterAll(async () => {
   await store.close();
-  await server?.shutdown();
+  await engine?.close();
   Deno.removeSync(directory, { recursive: true });
 });
-
-function serveEngine() {
-  const writer = new Session(directory);
-  let reader: Session | undefined;
-  let inDatabase = false;
-  const answer = async (request: Request): Promise<Response> => {
-    const at = new URL(request.url);
-    seen.push(at);
-    if (at.pathname === "/ping") return new Response("Ok.\n");
-    const sql = [at.searchParams.get("query"), await request.text()].filter(Boolean).join("\n");
-    const parameters: Record<string, string> = {};
-    for (const [name, value] of at.searchParams) {
-      if (name.startsWith("param_")) {
-        parameters[name.slice(6)] = parameterValue(sql, name.slice(6), value);
-      }
-    }
-    try {
-      if (at.searchParams.has("database") && !inDatabase) {
-        await writer.queryAsync("USE sdpg");
-        inDatabase = true;
-      }
-      let session = writer;
-      if (at.searchParams.get("readonly") === "1") {
-        session = reader ??= new Session(directory, { connectionArgs: ["--readonly=1"] });
-        await session.queryAsync("USE sdpg");
-      }
-      const format = at.searchParams.get("default_format") ?? "TabSeparated";
-      const result = Object.keys(parameters).length > 0
-        ? await session.queryBindAsync(sql, parameters, { format })
-        : await session.queryAsync(sql, { format });
-      return new Response(result.bytes() as Uint8Array<ArrayBuffer>);
-    } catch (error) {
-      const text = (error as Error).message.replace(/^Query failed: /, "");
-      return new Response(text, { status: 500 });
-    }
-  };
-  return Deno.serve({ hostname: "127.0.0.1", port: 0, onListen: () => {} }, answer);
-}
 
 const iterations = (from: number, to: number) =>
   rowsOf(decodeLogs(JSON.parse(encodeLogs(
@@ -113,8 +74,10 @@ describe("a ClickHouse server", () => {
     expect(JSON.parse(new TextDecoder().decode(answer.bytes))).toEqual(["it's", ["it's", "b"], 1]);
     await expect(store.ask({ sql: "DROP TABLE scalars", format: "TSV", parameters: {} }))
       .rejects.toMatchObject({ name: "EngineError", code: 164 });
-    if (!real) {
-      const settings = seen.findLast((at) => at.searchParams.get("readonly") === "1")!.searchParams;
+    if (engine) {
+      const settings = engine.seen.findLast((at) =>
+        at.searchParams.get("readonly") === "1"
+      )!.searchParams;
       expect(settings.get("max_execution_time")).toBe("60");
       expect(settings.get("default_format")).toBe("TSV");
     }

@@ -17,13 +17,14 @@ export interface TestService {
 export async function startTestService(
   home: string,
   listen = "127.0.0.1:0",
+  environment: Record<string, string> = {},
 ): Promise<TestService> {
   const child = new Deno.Command(Deno.execPath(), {
     args: ["run", "-A", main, "--listen", listen, "--home", home, "--exit-with-parent"],
     stdin: "piped", // its end is the end of the service, should the test process die
     stdout: "piped",
     stderr: "piped",
-    env: { SDPG_LOG: "warn" },
+    env: { SDPG_LOG: "warn", ...environment },
   }).spawn();
   const errors = new Response(child.stderr).text();
   const lines = child.stdout.pipeThrough(new TextDecoderStream()).getReader();

@@ -77,7 +77,7 @@ const suites: Suite[] = [
   },
   {
     name: "soak",
-    what: "long: connection churn and memory over time",
+    what: "long: connection churn and memory over time, telemetry through kills",
     always: false,
     run: () => vitest("soak", ["test/soak"], { serial: true }),
   },
