@@ -3,6 +3,7 @@
 
 export interface ProcessSample {
   pid: number;
+  threads: number;
   /** User + system time since the process began. */
   cpuSeconds: number;
   residentBytes: number;
@@ -34,6 +35,7 @@ export function parseSamples(text: string): ProcessSample[] {
       const fields = line.slice(line.lastIndexOf(")") + 2).split(" ");
       current = {
         pid: Number(stat[1]),
+        threads: Number(fields[17]),
         cpuSeconds: (Number(fields[11]) + Number(fields[12])) / ticksPerSecond,
         residentBytes: 0,
         proportionalBytes: 0,

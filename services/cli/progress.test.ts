@@ -81,6 +81,7 @@ describe("render()", () => {
   progress.addEpoch(epoch(1));
   progress.addEpoch(epoch(2));
   progress.memory.set("learner", {
+    threads: 1,
     pid: 1,
     cpuSeconds: 1,
     residentBytes: 3e8,
@@ -140,6 +141,7 @@ test("parseSamples() reads stat and smaps_rollup, also with spaces in the comman
   const text = stat(10, "a b) c") + rollup(100, 60) + stat(11, "gone");
   expect(parseSamples(text)).toEqual([{
     pid: 10,
+    threads: 9,
     cpuSeconds: 3,
     residentBytes: 102400,
     proportionalBytes: 61440,

@@ -2,6 +2,7 @@
 // into a stop with a checkpoint, a service that dies turned into one line, services down again.
 
 import { Code, RpcError } from "@sdpg/common/rpc.ts";
+import { exportMetrics } from "@sdpg/common/metrics.ts";
 import { Recorder } from "@sdpg/common/record.ts";
 import { iterationTrace, unixMs } from "@sdpg/common/trace.ts";
 import { UsageError } from "@sdpg/common/service.ts";
@@ -20,6 +21,7 @@ import { CliError, delay } from "./process.ts";
 import type { Progress, RunFacts } from "./progress.ts";
 import { openReport, type Report, RunLog } from "./report.ts";
 import { watchResources } from "./resources.ts";
+import { ServiceLogs } from "./service_logs.ts";
 
 export interface Started {
   facts: RunFacts;
@@ -124,12 +126,19 @@ async function follow(
   using log = new RunLog(runDirectory(options.home, runId), progress);
   log.begin(started.resumedFrom);
   const recorder = new Recorder({ url: mesh.telemetry.url, service: "cli" });
+  const metrics = exportMetrics(recorder);
+  const logs = new ServiceLogs(runId, recorder);
   const resources = watchResources({
     runId,
     recorder,
     processes: () => [...mesh.services, { service: "cli", pid: Deno.pid }],
-    seen: (samples) => progress.memory = samples,
+    seen: (samples) => {
+      progress.memory = samples;
+      logs.follow(mesh.services);
+    },
   });
+  // Those that die leave the mesh, and their last words are wanted.
+  const services = mesh.services;
   const resumeCommand = `./sdpg resume ${runId}`;
   let stopped = false;
   let outcome: Done | Error | undefined;
@@ -192,6 +201,8 @@ async function follow(
     }
   } finally {
     await resources.stop();
+    logs.follow(services);
+    metrics.stop();
     await recorder.flush(2000);
     await recorder.close();
   }

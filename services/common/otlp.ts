@@ -1,5 +1,6 @@
 // The part of OpenTelemetry's protocol (OTLP/HTTP, JSON encoding, opentelemetry-proto 1.x) that our
-// services speak: log records with an event name and typed attributes in both directions, spans outwards.
+// services speak: log records with an event name and typed attributes in both directions; spans,
+// metrics and lines of logs outwards.
 // Names of our own events and attributes (`rl.*`) are listed in docs/telemetry.md.
 
 /** A value of an attribute before encoding. Numbers become doubles, bigints 64-bit integers. */
@@ -26,6 +27,7 @@ export type Signal = keyof typeof envelopes;
 const envelopes = {
   logs: ["resourceLogs", "scopeLogs", "logRecords"],
   traces: ["resourceSpans", "scopeSpans", "spans"],
+  metrics: ["resourceMetrics", "scopeMetrics", "metrics"],
 } as const;
 
 /** JSON body of POST /v1/<signal> for encoded records, each group of one service. */
@@ -60,13 +62,12 @@ export interface Span {
 
 /** JSON of one span. */
 export function encodeSpan({ startMs, seconds, attributes, ...span }: Span): string {
-  // In parts: a double holds the nanoseconds of today to 256 only.
-  const start = BigInt(Math.floor(startMs)) * 1_000_000n + BigInt(Math.round(startMs % 1 * 1e6));
+  const start = BigInt(nanoseconds(startMs));
   return JSON.stringify({
     ...span,
     kind: 1, // internal: what is measured is work, not calls
-    startTimeUnixNano: start.toString(),
-    endTimeUnixNano: (start + BigInt(Math.round(seconds * 1e9))).toString(),
+    startTimeUnixNano: String(start),
+    endTimeUnixNano: String(start + BigInt(Math.round(seconds * 1e9))),
     attributes: encodeAttributes(attributes),
   });
 }
@@ -78,6 +79,80 @@ export function encodeEvent({ eventName, timeUnixNano, attributes }: LogEvent): 
     eventName,
     attributes: encodeAttributes(attributes),
   });
+}
+
+/** One value, or the distributions of one histogram. */
+export type Metric =
+  & { name: string; unit: string; startMs: number; timeMs: number }
+  & (
+    | { kind: "gauge" | "sum"; value: number; attributes?: Attributes }
+    | {
+      kind: "histogram";
+      bounds: readonly number[];
+      distributions: readonly {
+        attributes: Attributes;
+        counts: readonly number[];
+        count: number;
+        sum: number;
+        min: number;
+        max: number;
+      }[];
+    }
+  );
+
+/** JSON of one metric. Sums and histograms are cumulative since `startMs`. */
+export function encodeMetric(metric: Metric): string {
+  const { name, unit, startMs, timeMs } = metric;
+  const times = { startTimeUnixNano: nanoseconds(startMs), timeUnixNano: nanoseconds(timeMs) };
+  const cumulative = { aggregationTemporality: 2 };
+  if (metric.kind === "histogram") {
+    const dataPoints = metric.distributions.map(({ attributes, counts, count, ...rest }) => ({
+      ...times,
+      attributes: encodeAttributes(attributes),
+      count: String(count),
+      bucketCounts: counts.map(String),
+      explicitBounds: metric.bounds,
+      ...rest,
+    }));
+    return JSON.stringify({ name, unit, histogram: { ...cumulative, dataPoints } });
+  }
+  const { attributes = {}, value } = metric;
+  const point = { ...times, asDouble: value, attributes: encodeAttributes(attributes) };
+  const dataPoints = [point];
+  return JSON.stringify(
+    metric.kind === "gauge"
+      ? { name, unit, gauge: { dataPoints } }
+      : { name, unit, sum: { ...cumulative, isMonotonic: true, dataPoints } },
+  );
+}
+
+/** A line of a service's log. */
+export interface LogLine {
+  timeMs: number;
+  severity: keyof typeof severities;
+  body: string;
+  traceId?: string;
+  spanId?: string;
+  attributes: Attributes;
+}
+export const severities = { debug: 5, info: 9, warn: 13, error: 17 };
+
+/** JSON of one line. */
+export function encodeLogLine({ timeMs, severity, body, attributes, ...trace }: LogLine): string {
+  return JSON.stringify({
+    timeUnixNano: nanoseconds(timeMs),
+    severityNumber: severities[severity],
+    severityText: severity.toUpperCase(),
+    body: { stringValue: body },
+    attributes: encodeAttributes(attributes),
+    ...trace,
+  });
+}
+
+/** In parts: a double holds the nanoseconds of today to 256 only. */
+function nanoseconds(ms: number): string {
+  const whole = BigInt(Math.floor(ms)) * 1_000_000n;
+  return (whole + BigInt(Math.round(ms % 1 * 1e6))).toString();
 }
 
 function encodeAttributes(attributes: Attributes): { key: string; value: AnyValue }[] {

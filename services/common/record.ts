@@ -1,20 +1,22 @@
-// Client of the telemetry service: what a run wants remembered, as OTLP log events with names, and the
-// spans of its epochs' traces.
+// Client of the telemetry service: what a run wants remembered, as OTLP log events with names, the spans
+// of its epochs' traces, and what its services count and log.
 //
 // A call encodes its row and appends it to a bounded queue; one background sender posts the queue in
 // order, in batches, and takes a batch off only when the service has stored it. So a row may be sent
 // more than once and is stored once (the service drops what it has), and neither a slow nor an absent
 // service ever delays the caller. When the queue is full the newest rows are dropped and counted; the
-// count reaches the store as a fault row as soon as there is room again. Spans are not worth a number of
-// a learning curve: they may take half of the queue.
+// count reaches the store as a fault row as soon as there is room again. Only events are worth
+// the whole queue: the rest may fill half of it.
 
 import {
   type Attributes,
   type AttributeValue,
   encodeEvent,
+  encodeLogLine,
   encodeSpan,
   joinEncoded,
   type LogEvent,
+  type LogLine,
   type Signal,
   type Span,
 } from "./otlp.ts";
@@ -144,7 +146,7 @@ const backoffMs = { first: 100, last: 5000 };
 /** Events named by run and iteration, which may be sent by one process and again by another. */
 const durableEvents = ["rl.iteration", "rl.evaluation"];
 
-const signals: readonly Signal[] = ["logs", "traces"];
+const signals: readonly Signal[] = ["logs", "traces", "metrics"];
 
 interface Queued {
   signal: Signal;
@@ -251,6 +253,16 @@ export class Recorder {
       }));
   }
 
+  /** @param json a metric as encodeMetric makes it, of `service` if not the recording one */
+  metric(name: string, json: string, service?: string): void {
+    this.#enqueueEncoded("metrics", name, service, () => json);
+  }
+
+  /** A line of a service's log. */
+  logLine(service: string, line: LogLine): void {
+    this.#enqueueEncoded("logs", "", service, () => encodeLogLine(line));
+  }
+
   /**
    * A span for every phase, under that of the phase which it is a part of, the first ones under `trace`.
    * Its length is the sum of all the times the phase came, its beginning that of the first.
@@ -336,6 +348,15 @@ export class Recorder {
     return this.#queue.length;
   }
 
+  get queuedBytes(): number {
+    return this.#queuedBytes;
+  }
+
+  /** Rows that were not and will not be sent. */
+  get dropped(): number {
+    return this.#dropped;
+  }
+
   #add(eventName: string, runId: string, attributes: () => LogEvent["attributes"]): void {
     this.#lastRun = runId;
     this.#enqueueEncoded("logs", eventName, undefined, () =>
@@ -369,7 +390,9 @@ export class Recorder {
 
   #enqueue(row: Queued): void {
     if (this.#unwanted.has(row.signal)) return;
-    const most = row.signal === "logs" ? this.#maxQueuedBytes : this.#maxQueuedBytes / 2;
+    const most = row.event !== "" && row.signal === "logs"
+      ? this.#maxQueuedBytes
+      : this.#maxQueuedBytes / 2;
     if (this.#queuedBytes + row.json.length > most) {
       this.#dropped++;
       if (this.#droppedUnreported++ === 0) {

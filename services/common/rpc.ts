@@ -22,6 +22,7 @@ import {
   toBinary,
 } from "@bufbuild/protobuf";
 import { logger } from "./log.ts";
+import { calls, type Histogram } from "./metrics.ts";
 import { formatAddress, parseAddress } from "./service.ts";
 import { type TraceContext, traceFromHeaders, traceHeaders } from "./trace.ts";
 
@@ -177,27 +178,59 @@ function serviceDefinition(service: DescService): grpc.ServiceDefinition {
     requestSerialize: serializer(method.input),
     requestDeserialize: (bytes: Buffer) => {
       try {
-        return decoder(method.input)(bytes);
+        return decoder(method.input, sizeOf(calls.server.request, service, method))(bytes);
       } catch {
         return new Malformed(method.input.typeName);
       }
     },
-    responseSerialize: serializer(method.output),
+    responseSerialize: serializer(
+      method.output,
+      sizeOf(calls.server.response, service, method),
+    ),
     responseDeserialize: decoder(method.output),
   }]));
 }
 
-function serializer<D extends DescMessage>(schema: D): (value: MessageShape<D>) => Buffer {
+type Size = (bytes: number) => void;
+
+/** Counts the sizes of a method's messages. */
+function sizeOf(histogram: Histogram, service: DescService, method: DescMethod): Size {
+  const attributes = callAttributes(`${service.typeName}/${method.name}`);
+  return (bytes) => histogram.record(bytes, attributes);
+}
+
+function callAttributes(method: string) {
+  return { "rpc.system.name": "grpc", "rpc.method": method };
+}
+
+/** Notes how long a call took and how it ended. */
+function ended(histogram: Histogram, method: string, startMs: number, code: number) {
+  histogram.record((performance.now() - startMs) / 1e3, {
+    ...callAttributes(method),
+    "rpc.response.status_code": Code[code] ?? String(code),
+  });
+}
+
+function serializer<D extends DescMessage>(
+  schema: D,
+  size?: Size,
+): (value: MessageShape<D>) => Buffer {
   return (value) => {
     const bytes = toBinary(schema, value);
+    size?.(bytes.length);
     return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength); // a view, not a copy
   };
 }
 
 /** Bytes fields become plain Uint8Arrays: those of a Buffer would be Buffers, whose slice() is a view. */
-function decoder<D extends DescMessage>(schema: D): (bytes: Buffer) => MessageShape<D> {
-  return (bytes) =>
-    fromBinary(schema, new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength));
+function decoder<D extends DescMessage>(
+  schema: D,
+  size?: Size,
+): (bytes: Buffer) => MessageShape<D> {
+  return (bytes) => {
+    size?.(bytes.length);
+    return fromBinary(schema, new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength));
+  };
 }
 
 type AnyCall = grpc.ServerUnaryCall<unknown, unknown> & Readable & Writable;
@@ -221,6 +254,8 @@ function serverHandlers(
     const output = method.output;
 
     const handle = async (call: AnyCall, callback?: grpc.sendUnaryData<unknown>) => {
+      const startMs = performance.now();
+      let code: number = Code.OK;
       const cancel = new AbortController();
       const cancelled = () =>
         cancel.abort(new RpcError(Code.CANCELLED, `${name} was cancelled by the client`));
@@ -248,8 +283,11 @@ function serverHandlers(
         }
       } catch (error) {
         const status = statusOf(error, name);
+        code = cancel.signal.aborted ? Code.CANCELLED : status.code!;
         if (callback) callback(status);
         else if (!cancel.signal.aborted) call.emit("error", status);
+      } finally {
+        ended(calls.server.duration, name, startMs, code);
       }
     };
     untyped[method.localName] = handle as unknown as grpc.UntypedHandleCall;
@@ -405,8 +443,15 @@ function clientMethod(
   defaultMs = defaultDeadlineMs,
 ): unknown {
   const path = `/${service.typeName}/${method.name}`;
-  const encode = serializer(method.input);
-  const decode = decoder(method.output);
+  const encode = serializer(method.input, sizeOf(calls.client.request, service, method));
+  const decode = decoder(method.output, sizeOf(calls.client.response, service, method));
+  const counted = <C extends { on(event: "status", heard: (status: { code: number }) => void): C }>(
+    call: C,
+  ) => {
+    const startMs = performance.now();
+    call.on("status", ({ code }) => ended(calls.client.duration, path.slice(1), startMs, code));
+    return call;
+  };
   const message = (init: unknown) =>
     create(method.input, init as MessageInitShape<DescMessage>) as MessageShape<DescMessage>;
   const limits = (options: CallOptions, fallbackMs: number): grpc.CallOptions => {
@@ -421,7 +466,7 @@ function clientMethod(
       return (init: unknown, options: CallOptions = {}) =>
         new Promise((resolve, reject) => {
           const release = { now: () => {} };
-          const call = channel.makeUnaryRequest(
+          const call = counted(channel.makeUnaryRequest(
             path,
             encode,
             decode,
@@ -433,7 +478,7 @@ function clientMethod(
               if (error) reject(failure(error, options, defaultMs));
               else resolve(response);
             },
-          );
+          ));
           release.now = cancelOn(options.signal, call);
         });
     case "client_streaming":
@@ -441,7 +486,7 @@ function clientMethod(
         new Promise((resolve, reject) => {
           const release = { now: () => {} };
           let ended = false;
-          const call = channel.makeClientStreamRequest(
+          const call = counted(channel.makeClientStreamRequest(
             path,
             encode,
             decode,
@@ -453,7 +498,7 @@ function clientMethod(
               if (error) reject(failure(error, options, defaultMs));
               else resolve(response);
             },
-          );
+          ));
           release.now = cancelOn(options.signal, call);
           const send = sender(call, message);
           (async () => {
@@ -469,25 +514,25 @@ function clientMethod(
         });
     case "server_streaming":
       return (init: unknown, options: CallOptions = {}) => {
-        const call = channel.makeServerStreamRequest(
+        const call = counted(channel.makeServerStreamRequest(
           path,
           encode,
           decode,
           message(init),
           headers(options),
           limits(options, Infinity),
-        );
+        ));
         return responsesOf(call, options, failure);
       };
     case "bidi_streaming":
       return (options: CallOptions = {}): Conversation<unknown, unknown> => {
-        const call = channel.makeBidiStreamRequest(
+        const call = counted(channel.makeBidiStreamRequest(
           path,
           encode,
           decode,
           headers(options),
           limits(options, Infinity),
-        );
+        ));
         return {
           responses: responsesOf(call, options, failure),
           send: sender(call, message),

@@ -1,5 +1,6 @@
 // The evaluation service's process: flags, the parts, and their end in reverse order.
 
+import { exportMetrics } from "@sdpg/common/metrics.ts";
 import { Recorder } from "@sdpg/common/record.ts";
 import { serve } from "@sdpg/common/rpc.ts";
 import { flag, runService } from "@sdpg/common/service.ts";
@@ -12,7 +13,7 @@ await runService({
   summary: "plays episodes of trained policies",
   flags: {
     simulation: flag.address("address of gpu-sim"),
-    telemetry: flag.optional(flag.url("address of the telemetry service, for traces")),
+    telemetry: flag.optional(flag.url("address of the telemetry service, for traces and metrics")),
     home: flag.path("directory of runs and checkpoints"),
     threads: flag.integer("threads of tensor operations", { min: 1, max: 1024 }, 1),
   },
@@ -21,6 +22,7 @@ await runService({
     const recorder = flags.telemetry === undefined
       ? undefined
       : new Recorder({ url: flags.telemetry, service: "evaluation" });
+    const metrics = recorder && exportMetrics(recorder);
     const evaluation = new EvaluationServer({
       home: flags.home,
       recorder,
@@ -32,6 +34,7 @@ await runService({
       address: server.address,
       async stop() {
         await server.stop();
+        metrics?.stop();
         await recorder?.close();
       },
     };

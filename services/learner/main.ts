@@ -1,6 +1,8 @@
 // The learner service's process: flags, the parts, and their end in reverse order.
 
 import { logger } from "@sdpg/common/log.ts";
+import { exportMetrics } from "@sdpg/common/metrics.ts";
+import { Nvml } from "@sdpg/common/nvml.ts";
 import { Recorder } from "@sdpg/common/record.ts";
 import { Code, serve } from "@sdpg/common/rpc.ts";
 import { flag, runService } from "@sdpg/common/service.ts";
@@ -36,6 +38,8 @@ await runService({
     const libraries = version();
     log.info("libraries", { ...libraries, threads: flags.threads });
     const recorder = new Recorder({ url: flags.telemetry, service: "learner" });
+    const nvml = Nvml.open();
+    const metrics = exportMetrics(recorder, () => nvml?.measure() ?? []);
     const learner = new Learner({
       home: flags.home,
       simulate(batch, { transport, doorbell, render }) {
@@ -65,6 +69,7 @@ await runService({
       async stop() {
         await learner.stop();
         await server.stop();
+        metrics.stop();
         await recorder.close();
       },
     };
