@@ -271,10 +271,11 @@ export class Recorder {
     const { traceId, runId = "" } = trace;
     const idOf = ({ service, name }: PhaseRow) => spanId(traceId, service, name);
     const ids = new Map(phases.map((phase) => [phase.name, idOf(phase)]));
-    for (const { name, service, seconds, startMs, count } of phases) {
+    for (const phase of phases) {
+      const { name, service, seconds, startMs, count } = phase;
       const slash = name.lastIndexOf("/");
       this.span({
-        ...{ traceId, spanId: ids.get(name)!, runId, iteration, service, seconds, startMs },
+        ...{ traceId, spanId: idOf(phase), runId, iteration, service, seconds, startMs },
         parentSpanId: ids.get(name.slice(0, Math.max(0, slash))) ?? trace.spanId,
         name: name.slice(slash + 1),
         attributes: { "rl.phase": name, "rl.phase.count": BigInt(count) },

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { loadTask } from "@sdpg/tasks/mod.ts";
-import { Phases } from "./phases.ts";
+import { Phases, secondsByName } from "./phases.ts";
 import { configureTraining, type EpochEvent, TrainingRun } from "./run.ts";
 import { coreIsBuilt, simulateInProcess } from "./simulation_in_process.ts";
 
@@ -11,6 +11,7 @@ test("Phases adds up what comes again, and keeps when it first began", () => {
     timing("physics", 3_000_000_000n, 3_500_000_000n),
   ]);
   phases.addTimings([timing("render", 2_000_000_000n, 2_500_000_000n)], "render");
+  phases.addTimings([timing("render", 2_000_000_000n, 2_250_000_000n)]);
   const all = new Phases();
   all.addAll(phases, "rollout/simulation");
   expect([...all]).toEqual([
@@ -22,7 +23,14 @@ test("Phases adds up what comes again, and keeps when it first began", () => {
       ...{ name: "rollout/simulation/render", service: "render" },
       ...{ seconds: 0.5, startMs: 2000, count: 1 },
     },
+    {
+      ...{ name: "rollout/simulation/render", service: "gpu-sim" },
+      ...{ seconds: 0.25, startMs: 2000, count: 1 },
+    },
   ]);
+  expect(secondsByName(all)).toEqual({
+    ...{ "rollout/simulation/physics": 0.75, "rollout/simulation/render": 0.75 },
+  });
 });
 
 const timing = (phase: string, startUnixNano: bigint, endUnixNano: bigint) =>

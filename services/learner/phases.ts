@@ -16,9 +16,11 @@ export interface Phase {
   count: number;
 }
 
-/** Seconds of each phase. */
+/** Seconds of each phase, those of all services that have a part in it. */
 export function secondsByName(phases: Iterable<Phase>): Record<string, number> {
-  return Object.fromEntries([...phases].map(({ name, seconds }) => [name, seconds]));
+  const all: Record<string, number> = {};
+  for (const { name, seconds } of phases) all[name] = (all[name] ?? 0) + seconds;
+  return all;
 }
 
 export class Phases {
@@ -33,9 +35,10 @@ export class Phases {
     seconds: number,
     { startMs = unixMs() - seconds * 1e3, count = 1, service = this.service } = {},
   ) {
-    const known = this.#phases.get(name);
+    const key = `${service} ${name}`;
+    const known = this.#phases.get(key);
     if (known === undefined) {
-      this.#phases.set(name, { name, service, seconds, startMs, count });
+      this.#phases.set(key, { name, service, seconds, startMs, count });
       return;
     }
     known.seconds += seconds;
@@ -81,7 +84,7 @@ export class Phases {
   }
 
   get(name: string): Phase | undefined {
-    return this.#phases.get(name);
+    return this.#phases.get(`${this.service} ${name}`);
   }
 
   [Symbol.iterator]() {

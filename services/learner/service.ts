@@ -19,6 +19,7 @@ import { TrainingError } from "./algorithms/sdpg.ts";
 import { CheckpointError, Checkpoints } from "./checkpoint.ts";
 import { ConfigurationError, format, leaves, readConfiguration } from "./configuration.ts";
 import { estimateBytes } from "./memory.ts";
+import { secondsByName } from "./phases.ts";
 import { type Observation, presetLayers, type PresetName, presets } from "./presets.ts";
 import {
   configureTraining,
@@ -477,7 +478,8 @@ function record(recorder: Recorder, file: RunFile, event: RunEvent) {
     return;
   }
   recordSpans(recorder, file, event);
-  const phases = event.phases.map(({ name, seconds }) => [`phase/${name}`, seconds] as const);
+  const phases = Object.entries(secondsByName(event.phases))
+    .map(([name, seconds]) => [`phase/${name}`, seconds] as const);
   recorder.iteration({ ...axes, scalars: { ...event.scalars, ...Object.fromEntries(phases) } });
   for (const [kind, count] of Object.entries(event.faults)) {
     if (count > 0) {

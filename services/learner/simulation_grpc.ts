@@ -112,6 +112,7 @@ class GrpcSimulation implements Simulation {
   readonly timings = new Phases("gpu-sim");
   imagesDrawn = 0;
 
+  private readonly trace: BatchOptions["trace"];
   readonly #batchId: string;
   readonly #stream: Conversation<Request, RolloutResponse>;
   #sent = 0n;
@@ -141,6 +142,7 @@ class GrpcSimulation implements Simulation {
   ) {
     this.views = options.views ?? [];
     this.#batchId = layout.batchId;
+    this.trace = options.trace;
     this.bytes = { buffer: Number(layout.bufferBytes), state: Number(layout.stateBytes) };
     if (layout.transport === Transport.SHARED_MEMORY) {
       const storage = layout.tensors[0]?.tensor?.storage;
@@ -274,7 +276,8 @@ class GrpcSimulation implements Simulation {
     this.#stream.close();
     // The server ends the stream after the close; a dead one has nothing left to free.
     await this.#stream.responses.return?.().catch(() => {});
-    await this.service.destroyBatch({ batchId: this.#batchId }, { deadlineMs: 5000 })
+    const { trace } = this;
+    await this.service.destroyBatch({ batchId: this.#batchId }, { deadlineMs: 5000, trace })
       .catch(() => {});
     this.#shared?.[Symbol.dispose]();
     this.service.$close();
