@@ -14,6 +14,8 @@ export interface RunFile {
   preset: string;
   observation: string;
   configuration: { simulation?: { render?: string } };
+  /** What the preset alone would have given; absent in runs of earlier versions. */
+  preset_configuration?: unknown;
   /** Options of the task; absent in runs of earlier versions. */
   task_options?: Record<string, number | string>;
   seed: string;

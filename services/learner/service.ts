@@ -67,6 +67,8 @@ interface RunFile {
   /** Every option of the task; absent in runs of earlier versions, which had the defaults. */
   task_options?: TaskOptionValues;
   configuration: TrainingConfiguration;
+  /** What the preset alone would have given; absent in runs of earlier versions. */
+  preset_configuration?: TrainingConfiguration;
 }
 
 type TaskOptionValues = Record<string, number | string>;
@@ -184,6 +186,7 @@ export class Learner {
         task_hash: task.program.contentHash,
         task_options: task.options,
         configuration,
+        preset_configuration: configureTraining(layers, {}),
       };
       const active = await this.#open(file, task, false);
       Deno.mkdirSync(directory, { recursive: true, mode: 0o700 });

@@ -4,7 +4,8 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { decodeLogs, encodeLogs, type LogEvent, MalformedOtlp } from "@sdpg/common/otlp.ts";
 import { Busy, Ingest } from "./ingest.ts";
 import { migrate, type Migration, readMigrations, splitStatements } from "./migrate.ts";
-import { rowsOf, studentT975, summary } from "./rows.ts";
+import { studentT975, summary } from "@sdpg/common/student.ts";
+import { rowsOf } from "./rows.ts";
 import { openEmbedded, type Store } from "./store.ts";
 
 let directory: string;

@@ -4,6 +4,7 @@
 import { didYouMean } from "@sdpg/common/suggest.ts";
 import { isRunId } from "@sdpg/common/home.ts";
 import { runStates } from "@sdpg/common/record.ts";
+import { summary } from "@sdpg/common/student.ts";
 import { type AttributeValue, type DecodedLog, MalformedOtlp } from "@sdpg/common/otlp.ts";
 import { type Cell, floatCell } from "./store.ts";
 
@@ -428,27 +429,4 @@ function isJson(text: string): boolean {
   } catch {
     return false;
   }
-}
-
-/** Mean, sample standard deviation and half width of the 95 % interval; nan for a single value. */
-export function summary(values: number[]): { mean: number; std: number; ci95: number } {
-  const n = values.length;
-  const mean = values.reduce((sum, value) => sum + value, 0) / n;
-  const squares = values.reduce((sum, value) => sum + (value - mean) ** 2, 0);
-  const std = n > 1 ? Math.sqrt(squares / (n - 1)) : NaN;
-  return { mean, std, ci95: n > 1 ? studentT975(n - 1) * std / Math.sqrt(n) : NaN };
-}
-
-/**
- * 97.5 % quantile of Student's t. Exact for 1 and 2 degrees of freedom; else the expansion of Cornish
- * and Fisher in 1/df (Abramowitz and Stegun 26.7.5) up to its fourth term: within 0.4 % from 3 on.
- */
-export function studentT975(df: number): number {
-  const z = 1.959963984540054;
-  if (df === 1) return 12.706204736432095;
-  if (df === 2) return 4.302652729911275;
-  const [z3, z5, z7, z9] = [z ** 3, z ** 5, z ** 7, z ** 9];
-  return z + (z3 + z) / 4 / df + (5 * z5 + 16 * z3 + 3 * z) / 96 / df ** 2 +
-    (3 * z7 + 19 * z5 + 17 * z3 - 15 * z) / 384 / df ** 3 +
-    (79 * z9 + 776 * z7 + 1482 * z5 - 1920 * z3 - 945 * z) / 92160 / df ** 4;
 }

@@ -1,7 +1,10 @@
 // ./sdpg runs: what was trained in this home, and how far.
 
 import { sdpgHome } from "@sdpg/common/home.ts";
-import { verb } from "../flags.ts";
+import { runStates } from "@sdpg/common/record.ts";
+import { didYouMean } from "@sdpg/common/suggest.ts";
+import { listAlgorithmNames, listTaskNames } from "../catalogue.ts";
+import { oneOf, read, UsageError, verb } from "../flags.ts";
 import { duration, number, table } from "../format.ts";
 import { writeOut } from "../report.ts";
 import { markInterrupted } from "../owners.ts";
@@ -20,26 +23,45 @@ interface Row {
   evaluation: number | null;
 }
 
+const filters = ["task", "algo", "preset", "state"] as const;
+type Filters = Partial<Record<typeof filters[number], string>>;
+/** Column of run_progress behind a filter. */
+const columnOf = { task: "task", algo: "algorithm", preset: "preset", state: "state" } as const;
+
+const readState = oneOf(...runStates);
+
 export const runs = verb({
   name: "runs",
   summary: "lists the runs of this home, newest last",
   positionals: [],
-  options: { json: { meaning: "one JSON object a run" } },
+  options: {
+    task: { value: "NAME", meaning: "only runs of this task", read: read.text },
+    algo: {
+      value: "NAME",
+      meaning: "only runs of this algorithm",
+      read: read.text,
+      aliases: ["algorithm", "agent"],
+    },
+    preset: { value: "NAME", meaning: "only runs of this preset", read: read.text },
+    state: { value: runStates.join("|"), meaning: "only runs in this state", read: readState },
+    json: { meaning: "one JSON object a run" },
+  },
   details: [
     "return: mean of the last 100 training episodes; evaluation: the newest mean of the deterministic",
     "policy.",
   ].join("\n"),
-  examples: ["./sdpg runs", "./sdpg runs --json"],
+  examples: ["./sdpg runs", "./sdpg runs --task hopper --state done", "./sdpg runs --json"],
   async run({ options }) {
     const home = sdpgHome();
     const found = await withTelemetry(home, async (url) => {
       await markInterrupted(home, url);
-      return await rowsFrom<Row>(url, query);
+      return await findRuns(url, options);
     });
     if (options.json) {
       for (const row of found) writeOut(JSON.stringify(row));
     } else if (found.length === 0) {
-      console.error("no runs yet; ./sdpg train hopper starts one");
+      const asked = filters.some((name) => options[name] !== undefined);
+      console.error(asked ? "no such runs" : "no runs yet; ./sdpg train hopper starts one");
     } else {
       writeOut(table(
         [
@@ -72,20 +94,37 @@ export const runs = verb({
   },
 });
 
-const query = `
-SELECT
-    r.run_id AS run_id, r.task AS task, r.algorithm AS algorithm, r.preset AS preset,
-    toString(r.seed) AS seed, r.state AS state,
-    toUInt32(s.last) AS iteration, s.wall_time AS wall_time_s, s.return AS return,
-    e.newest AS evaluation
-FROM runs AS r
-LEFT JOIN (
-    SELECT run_id, max(iteration) AS last, max(wall_time_s) AS wall_time,
-           argMaxOrNullIf(value, iteration, name = 'rewards') AS return
-    FROM scalars GROUP BY run_id
-) AS s ON s.run_id = r.run_id
-LEFT JOIN (
-    SELECT run_id, toNullable(argMax(return_mean, iteration)) AS newest
-    FROM evaluations GROUP BY run_id
-) AS e ON e.run_id = r.run_id
-ORDER BY r.started_at`;
+/** Runs that pass the filters. Refuses a name that neither the store nor the checkout knows. */
+async function findRuns(url: string, wanted: Filters): Promise<Row[]> {
+  const conditions = filters.map((name) =>
+    `({${name}:String} = '' OR ${columnOf[name]} = {${name}:String})`
+  );
+  const found = await rowsFrom<Row>(
+    url,
+    `SELECT run_id, task, algorithm, preset, toString(seed) AS seed, state,
+            toUInt32(epochs) AS iteration, wall_time_s, return, evaluation
+     FROM run_progress WHERE ${conditions.join(" AND ")} ORDER BY started_at, run_id`,
+    Object.fromEntries(filters.map((name) => [name, wanted[name] ?? ""])),
+  );
+  if (found.length > 0) return found;
+  const [inStore] = await rowsFrom<Record<typeof filters[number], string[]>>(
+    url,
+    "SELECT groupUniqArray(task) AS task, groupUniqArray(algorithm) AS algo, " +
+      "groupUniqArray(preset) AS preset FROM runs",
+  );
+  const known: Record<typeof filters[number], string[]> = {
+    task: [...inStore.task, ...listTaskNames()],
+    algo: [...inStore.algo, ...listAlgorithmNames()],
+    preset: inStore.preset,
+    state: [...runStates],
+  };
+  for (const name of filters) {
+    const value = wanted[name];
+    if (value === undefined || known[name].includes(value)) continue;
+    const there = [...new Set(known[name])].sort().join(" or ") || "nothing yet";
+    throw new UsageError(
+      `Cannot use --${name} "${value}": expected ${there}${didYouMean(value, known[name])}`,
+    );
+  }
+  return [];
+}
