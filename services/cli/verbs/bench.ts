@@ -11,6 +11,7 @@ import { Recorder } from "@sdpg/common/record.ts";
 import { didYouMean } from "@sdpg/common/suggest.ts";
 import { loadTask } from "@sdpg/tasks/mod.ts";
 import { listTaskNames } from "../catalogue.ts";
+import { measureTelemetry } from "../bench_telemetry.ts";
 import { oneOf, read, UsageError, verb } from "../flags.ts";
 import { megabytes, table } from "../format.ts";
 import { openMesh } from "../mesh.ts";
@@ -24,6 +25,8 @@ interface Options {
   epochs: number;
   observation: string;
   preset: string;
+  minutes: number;
+  rate: number;
 }
 
 interface Bench {
@@ -41,6 +44,7 @@ const benches: Bench[] = [
   },
   { name: "mesh", what: "an epoch through gRPC and shared memory against in-process", run: mesh },
   { name: "memory", what: "PSS of all services during a run, and its estimate", run: memory },
+  { name: "telemetry", what: "rows the store takes, and a curve out of them", run: telemetry },
 ];
 
 const readObservation = oneOf("pixels", "state");
@@ -69,8 +73,20 @@ export const bench = verb({
       read: readPreset,
       fallback: "paper",
     },
+    minutes: {
+      value: "M",
+      meaning: "how long telemetry is offered rows",
+      read: read.positive,
+      fallback: "0.25",
+    },
+    rate: {
+      value: "N",
+      meaning: "rows per second that telemetry is offered",
+      read: read.count,
+      fallback: "50000",
+    },
   },
-  details: benches.map(({ name, what }) => `  ${name.padEnd(8)} ${what}`).join("\n"),
+  details: benches.map(({ name, what }) => `  ${name.padEnd(9)} ${what}`).join("\n"),
   examples: ["./sdpg bench physics", "./sdpg bench memory --obs pixels --json"],
   async run({ positionals: [name], options }) {
     const found = benches.find((each) => each.name === name);
@@ -87,6 +103,8 @@ export const bench = verb({
       epochs: options.epochs ?? 30,
       observation: options.obs ?? "state",
       preset: options.preset ?? "paper",
+      minutes: options.minutes ?? 0.25,
+      rate: options.rate ?? 50_000,
     });
   },
 });
@@ -217,6 +235,15 @@ async function memory({ json, epochs, observation, preset }: Options): Promise<n
     );
   }
   return peakTogether <= limit && steady ? 0 : 1;
+}
+
+/** The offered rate with none lost or doubled; whether it is reached, the figures say. */
+async function telemetry({ json, minutes, rate }: Options): Promise<number> {
+  return await report(
+    "telemetry",
+    [await measureTelemetry({ minutes, rowsPerSecond: rate })],
+    json,
+  );
 }
 
 type Row = Record<string, unknown>;
