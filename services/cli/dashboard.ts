@@ -135,7 +135,7 @@ export function render(
   return lines;
 }
 
-function terminalSize(): { columns: number; rows: number } {
+export function terminalSize(): { columns: number; rows: number } {
   try {
     const { columns, rows } = Deno.consoleSize();
     if (columns > 0 && rows > 0) return { columns, rows };
@@ -147,7 +147,7 @@ function terminalSize(): { columns: number; rows: number } {
 
 const encoder = new TextEncoder();
 
-function write(text: string): void {
+export function write(text: string): void {
   const bytes = encoder.encode(text);
   try {
     for (let sent = 0; sent < bytes.length;) sent += Deno.stdout.writeSync(bytes.subarray(sent));

@@ -18,6 +18,7 @@ const verbs: Record<string, () => Promise<Verb<any>>> = {
   train: async () => (await import("./verbs/train.ts")).train,
   resume: async () => (await import("./verbs/resume.ts")).resume,
   eval: async () => (await import("./verbs/eval.ts")).evaluate,
+  watch: async () => (await import("./verbs/watch.ts")).watch,
   render: async () => (await import("./verbs/render.ts")).render,
   runs: async () => (await import("./verbs/runs.ts")).runs,
   show: async () => (await import("./verbs/show.ts")).show,

@@ -34,6 +34,12 @@ export function disown(home: string, runId: string): void {
   }
 }
 
+/** Whether a process trains it now. */
+export function isTrained(home: string, runId: string): boolean {
+  const owner = ownerOf(home, runId);
+  return owner !== undefined && isAlive(owner);
+}
+
 /** Records runs as interrupted whose learner is gone without having recorded an end. */
 export async function markInterrupted(home: string, telemetryUrl: string): Promise<string[]> {
   return await withLock(home, "runs.start", async () => {
@@ -78,12 +84,16 @@ export async function markInterrupted(home: string, telemetryUrl: string): Promi
 
 /** Whether a run was left by a process that no longer exists. */
 function isOrphan(home: string, runId: string): boolean {
-  let text: string;
+  const owner = ownerOf(home, runId);
+  return owner !== undefined && !isAlive(owner);
+}
+
+/** The process that was last said to train a run and has not said its end. */
+function ownerOf(home: string, runId: string): { pid: number; startTicks: number } | undefined {
   try {
-    text = Deno.readTextFileSync(markOf(home, runId));
+    return JSON.parse(Deno.readTextFileSync(markOf(home, runId)));
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
+    if (error instanceof Deno.errors.NotFound) return undefined;
     throw error;
   }
-  return !isAlive(JSON.parse(text));
 }

@@ -10,6 +10,8 @@ import {
   EvaluationService,
   type ResultSchema,
   type Video,
+  type WatchRequest,
+  type WatchResponseSchema,
 } from "@proto/sdpg/evaluation/v1/evaluation_pb.ts";
 import { checkpointsDirectory, isRunId } from "@sdpg/common/home.ts";
 import type { Recorder } from "@sdpg/common/record.ts";
@@ -31,7 +33,7 @@ import { Phases } from "../learner/phases.ts";
 import { type BatchOptions, type Simulation, SimulationError } from "../learner/simulation.ts";
 import { scope } from "../learner/torch/mod.ts";
 import { type EvaluationResult, playEpisodes } from "./evaluate.ts";
-import { film, filmCamera, type FilmOptions } from "./film.ts";
+import { film, filmCamera, type FilmOptions, showEpisode } from "./film.ts";
 import { videoEndings, VideoError } from "./video.ts";
 
 export interface EvaluationServiceOptions {
@@ -45,7 +47,7 @@ export interface EvaluationServiceOptions {
   readonly recorder?: Recorder;
 }
 
-type VideoOptions = Pick<FilmOptions, "path" | "camera" | "height">;
+type VideoOptions = Pick<FilmOptions, "path" | "camera" | "height" | "part">;
 
 const mostEpisodes = 4096;
 /** Milliseconds between two words about progress. */
@@ -59,6 +61,7 @@ export class EvaluationServer {
   implementation(): ServiceImplementation {
     return implement(EvaluationService, {
       evaluate: (request, { signal, trace }) => this.#evaluate(request, signal, trace),
+      watch: (requests, { signal }) => this.#watch(requests, signal),
     });
   }
 
@@ -67,10 +70,7 @@ export class EvaluationServer {
     signal: AbortSignal,
     trace: TraceContext | undefined,
   ): AsyncIterable<MessageInitShape<typeof EvaluateResponseSchema>> {
-    if (this.#busy) {
-      throw new RpcError(Code.RESOURCE_EXHAUSTED, "An evaluation is under way; wait for its end");
-    }
-    this.#busy = true;
+    this.#begin();
     const startMs = unixMs();
     const phases = new Phases("evaluation");
     let answer: MessageInitShape<typeof ResultSchema> | undefined;
@@ -108,6 +108,68 @@ export class EvaluationServer {
     yield { event: { case: "result", value: answer! } };
   }
 
+  /** One episode's frames, each for a credit, and its end. */
+  async *#watch(
+    requests: AsyncIterable<WatchRequest>,
+    signal: AbortSignal,
+  ): AsyncIterable<MessageInitShape<typeof WatchResponseSchema>> {
+    const iterator = requests[Symbol.asyncIterator]();
+    const { value: first, done } = await iterator.next();
+    if (done) return;
+    this.#begin();
+    let sequence = 0n;
+    let end: MessageInitShape<typeof WatchResponseSchema> | undefined;
+    try {
+      const checkpoint = this.#open(first.policy);
+      const { config, task } = await trained(checkpoint);
+      const camera = filmCamera(task, first.camera);
+      const framesPerSecond = first.framesPerSecond || 25;
+      if (framesPerSecond > 100) {
+        throw new RpcError(
+          Code.INVALID_ARGUMENT,
+          `Cannot send ${framesPerSecond} frames a second: expected 1 to 100`,
+        );
+      }
+      const height = filmHeight(first.height) || 240;
+      using policy = policyOf(checkpoint, config, task);
+      const simulate = (batch: BatchOptions) => this.options.simulate(batch, config.simulation);
+      const epoch = BigInt(checkpoint.epoch);
+      let { credits } = first;
+      const { seed } = first;
+      const playing = { task, config, policy, simulate, seed, camera, height, framesPerSecond };
+      for await (const shown of showEpisode(playing)) {
+        if (!("pictures" in shown)) {
+          const { steps, sum, lasted } = shown;
+          end = { epoch, event: { case: "end", value: { steps, return: sum, lasted } } };
+          break;
+        }
+        while (credits === 0) {
+          const more = await iterator.next();
+          if (more.done || signal.aborted) return;
+          credits += more.value.credits;
+        }
+        if (signal.aborted) return;
+        credits--;
+        const { step, sum } = shown;
+        const seconds = step * task.controlSeconds;
+        const frame = { step, return: sum, seconds, pictures: shown.pictures() };
+        yield { sequence: sequence++, epoch, event: { case: "frame", value: frame } };
+      }
+    } catch (error) {
+      throw refusal(error);
+    } finally {
+      this.#busy = false;
+    }
+    if (end) yield { sequence, ...end };
+  }
+
+  #begin() {
+    if (this.#busy) {
+      throw new RpcError(Code.RESOURCE_EXHAUSTED, "An evaluation is under way; wait for its end");
+    }
+    this.#busy = true;
+  }
+
   /** Plays, then films if asked to; frees the batches and the policy however it ends. */
   async *#play(
     checkpoint: StoredGroups,
@@ -119,13 +181,7 @@ export class EvaluationServer {
       phases: Phases;
     },
   ) {
-    const { meta } = checkpoint;
-    const config = readConfiguration(trainingTree, meta.configuration);
-    const task = await loadTask(
-      String(meta.task),
-      meta.task_options as Record<string, number | string> | undefined,
-    );
-    checkSameTask(checkpoint, task);
+    const { config, task } = await trained(checkpoint);
     // Refuses an unknown camera before anything is played.
     const filming = video && { ...video, camera: filmCamera(task, video.camera) };
     using policy = phases.time("evaluate/load", () => policyOf(checkpoint, config, task));
@@ -157,20 +213,26 @@ export class EvaluationServer {
   /** Checked before anything is played. */
   #videoOf(video: Video | undefined): VideoOptions | undefined {
     if (video === undefined) return undefined;
-    const { path, camera, height } = video;
+    const { path, camera, height, fromSeconds: from, toSeconds } = video;
     if (!videoEndings.includes(extname(path))) {
       throw new RpcError(
         Code.INVALID_ARGUMENT,
         `Cannot write "${path}": expected a name that ends with ${videoEndings.join(", ")}`,
       );
     }
-    if (height !== 0 && (height < 64 || height > 2160)) {
+    const to = toSeconds || Infinity;
+    if (!(from >= 0 && from < to)) {
       throw new RpcError(
         Code.INVALID_ARGUMENT,
-        `Cannot film ${height} pixels high: expected 64 to 2160`,
+        `Cannot film from second ${from} to ${toSeconds}: expected 0 or more, and an end behind it`,
       );
     }
-    return { path: this.#belowHome(path), camera, height: height || 480 };
+    return {
+      path: this.#belowHome(path),
+      camera,
+      height: filmHeight(height) || 480,
+      part: { from, to },
+    };
   }
 
   #open(policy: EvaluateRequest["policy"]): StoredGroups {
@@ -204,6 +266,26 @@ export class EvaluationServer {
     }
     return full;
   }
+}
+
+function filmHeight(height: number): number {
+  if (height === 0 || height >= 64 && height <= 2160) return height;
+  throw new RpcError(
+    Code.INVALID_ARGUMENT,
+    `Cannot film ${height} pixels high: expected 64 to 2160`,
+  );
+}
+
+/** What a checkpoint's policy was trained with, and on. */
+async function trained(checkpoint: StoredGroups) {
+  const { meta } = checkpoint;
+  const config = readConfiguration(trainingTree, meta.configuration);
+  const task = await loadTask(
+    String(meta.task),
+    meta.task_options as Record<string, number | string> | undefined,
+  );
+  checkSameTask(checkpoint, task);
+  return { config, task };
 }
 
 /** A policy knows the task it was trained on and no other, whatever has the same name now. */

@@ -1,10 +1,11 @@
-// ./sdpg eval where something is not as it should be: refused before an episode is played, or made do.
+// ./sdpg eval where something is not as it should be: refused before an episode is played, or made do; and
+// ./sdpg watch on a terminal and without one.
 
 import { createHash } from "node:crypto";
 import { cpSync, mkdirSync, readdirSync, symlinkSync } from "node:fs";
 import { basename, delimiter, join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { events, sdpg, start, temporaryHome, tiny } from "./command.ts";
+import { events, root, sdpg, start, temporaryHome, tiny } from "./command.ts";
 
 const home = temporaryHome();
 let checkpoint: string;
@@ -23,7 +24,7 @@ test("a camera that the model has not is refused", async () => {
   const { code, stdout, stderr } = await sdpg(home.path, "eval", "one", ...out);
   expect([code, stdout]).toEqual([2, ""]);
   expect(lastLine(stderr)).toBe('sdpg: Cannot film hopper by camera "widd": it has side, wide');
-}, 60_000);
+}, 120_000);
 
 test.each([["model_hash", "model"], ["task_hash", "task program"]])(
   "a policy of another task of the same name is refused (%s)",
@@ -44,8 +45,48 @@ test.each([["model_hash", "model"], ["task_hash", "task program"]])(
         `it is ${now} now; go back to the version that wrote it, or train again`,
     );
   },
-  60_000,
+  120_000,
 );
+
+test.each([
+  [["--height=64"], /Cannot use --height without --video/],
+  [["--video=a.gif", "--seconds=3-1"], /--seconds.*two seconds of the episode/],
+])("wrong usage of the video is refused: %s", async (args, words) => {
+  const { code, stderr } = await sdpg(home.path, "eval", "one", ...args);
+  expect([code, stderr]).toEqual([2, expect.stringMatching(words)]);
+});
+
+test("watch plays an episode on a terminal and says how it ended", async () => {
+  const run = ["run", "-q", "--config", join(root, "deno.json"), "-P=cli"]
+    .concat(join(root, "services/cli/main.ts"), "watch", "one", "--once", "--seed=3");
+  const { code, stdout } = await new Deno.Command("script", {
+    args: ["-qec", [Deno.execPath(), ...run].join(" "), "/dev/null"],
+    env: { SDPG_HOME: home.path, TERM: "xterm", COLORTERM: "truecolor" },
+    stdin: "null",
+  }).output();
+  const text = new TextDecoder().decode(stdout);
+  expect(code, text).toBe(0);
+  const [before, ...frames] = text.split("\x1b[H");
+  expect(before).toContain("\x1b[?1049h");
+  expect(frames.length).toBeGreaterThan(1);
+  // From state there is one picture, 320x240: 80 columns and 24 rows less one leave 61 characters of 23.
+  const lines = frames[0].split("\x1b[J")[0].split(/\r+\n/);
+  expect(lines[0]).toContain("one  epoch 1  seed 3  step 0  return 0");
+  // deno-lint-ignore no-control-regex
+  const plain = lines.slice(1).map((line) => line.replaceAll(/\x1b\[[\d;]*[mK]/g, ""));
+  expect(plain).toEqual(Array(23).fill("▀".repeat(61)));
+  const played = await sdpg(home.path, "eval", "one", "--episodes=1", "--seed=3", "--json");
+  const [{ return: sum, episode_length }] = events(played.stdout);
+  const last = text.slice(text.lastIndexOf("\x1b[?1049l") + 8).trim();
+  const said = /^one at epoch 1, start 3: return (\S+) in (\d+) steps$/.exec(last);
+  expect(Number(said?.[2])).toBe(episode_length);
+  expect(Number(said?.[1])).toBeCloseTo(sum, 1);
+}, 120_000);
+
+test("watch without a terminal says what to do instead", async () => {
+  const { code, stderr } = await sdpg(home.path, "watch", "one", "--once");
+  expect([code, stderr]).toEqual([2, expect.stringContaining("./sdpg eval one --video")]);
+});
 
 test(
   "without ffmpeg the frames are kept, and a line says how to make the video of them",
@@ -61,22 +102,31 @@ test(
         symlinkSync(join(folder, name), join(programs, basename(name)));
       }
     }
-    const args = ["eval", "one", "--episodes=1", "--height=64", "--json", "--video"];
+    const args = [
+      "eval",
+      "one",
+      "--episodes=1",
+      "--height=64",
+      "--seconds=0.04-0.1",
+      "--json",
+      "--video",
+    ];
     const out = join(home.path, "film.mp4");
     const { code, stdout, stderr } = await start(home.path, [...args, out], { PATH: programs })
       .finished;
     expect(code, stderr).toBe(0);
     const [{ video, lengths }] = events(stdout);
+    expect(lengths[0]).toBeGreaterThan(12);
     expect(video).toBe(join(home.path, "film-frames"));
-    // 125 control steps a second, 62.5 frames.
-    expect(readdirSync(video).length).toBe(Math.ceil(lengths[0] / 2));
+    // A control step is 8 ms and every third is a frame: before steps 6, 9 and 12.
+    expect(readdirSync(video).length).toBe(3);
     expect(readdirSync(video)[0]).toMatch(/\.png$/);
     expect(exists(out)).toBe(false);
     expect(stderr).toMatch(
       /ffmpeg is not installed.*apt-get install ffmpeg, then ffmpeg .*film\.mp4'/,
     );
   },
-  60_000,
+  120_000,
 );
 
 function exists(path: string): boolean {

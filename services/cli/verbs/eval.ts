@@ -43,6 +43,12 @@ export const evaluate = verb({
       read: read.count,
       fallback: "480",
     },
+    seconds: {
+      value: "A-B",
+      meaning: "films only this part of the episode, in its own time",
+      read: part,
+      fallback: "all of it",
+    },
     threads: {
       value: "N",
       meaning: "threads of the simulator and of the policy",
@@ -55,12 +61,17 @@ export const evaluate = verb({
   examples: [
     "./sdpg eval my-hopper",
     "./sdpg eval my-hopper --best --video hopper.mp4",
+    "./sdpg eval my-hopper --best --video hopper.webp --seconds 1-3.5 --height 180",
     "./sdpg eval .sdpg/runs/my-hopper/checkpoints/400 --json",
   ],
   async run({ positionals: [target], options }) {
     const home = sdpgHome();
     const policy = policyOf(target, options.best ?? false);
     if (policy.case !== "checkpoint") readRunFile(home, target); // or says that there is no such run
+    for (const name of ["camera", "height", "seconds"] as const) {
+      if (options[name] === undefined || options.video !== undefined) continue;
+      throw new UsageError(`Cannot use --${name} without --video FILE: it is about the video`);
+    }
     const threads = options.threads ?? navigator.hardwareConcurrency;
     const film = filmPath(home, options.video);
     console.error("starting gpu-sim and evaluation");
@@ -70,9 +81,13 @@ export const evaluate = verb({
         policy,
         episodes: options.episodes ?? 16,
         seed: options.seed ?? 0n,
-        video: film === undefined
-          ? undefined
-          : { path: film, camera: options.camera, height: options.height },
+        video: film === undefined ? undefined : {
+          path: film,
+          camera: options.camera,
+          height: options.height,
+          fromSeconds: options.seconds?.[0],
+          toSeconds: options.seconds?.[1],
+        },
       };
       const result = await Promise.race([play(mesh, request), mesh.dead]);
       if (film) takeVideo(result, film, options.video!);
@@ -87,6 +102,14 @@ export const evaluate = verb({
     }
   },
 });
+
+function part(text: string): [number, number] {
+  const ends = /^(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?)$/.exec(text)?.slice(1).map(Number);
+  if (ends === undefined || ends[0] >= ends[1]) {
+    throw new Error("two seconds of the episode, the first before the second, as in 1-3.5");
+  }
+  return ends as [number, number];
+}
 
 /** Which policy is meant by what was typed. */
 function policyOf(target: string, best: boolean) {

@@ -13,7 +13,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file sdpg/evaluation/v1/evaluation.proto.
  */
 export const file_sdpg_evaluation_v1_evaluation: GenFile = /*@__PURE__*/
-  fileDesc("CiNzZHBnL2V2YWx1YXRpb24vdjEvZXZhbHVhdGlvbi5wcm90bxISc2RwZy5ldmFsdWF0aW9uLnYxIqcBCg9FdmFsdWF0ZVJlcXVlc3QSFAoKY2hlY2twb2ludBgBIAEoCUgAEhAKBnJ1bl9pZBgFIAEoCUgAEhgKDmJlc3Rfb2ZfcnVuX2lkGAYgASgJSAASEAoIZXBpc29kZXMYAiABKA0SDAoEc2VlZBgDIAEoBBIoCgV2aWRlbxgEIAEoCzIZLnNkcGcuZXZhbHVhdGlvbi52MS5WaWRlb0IICgZwb2xpY3kiNQoFVmlkZW8SDAoEcGF0aBgBIAEoCRIOCgZjYW1lcmEYAiABKAkSDgoGaGVpZ2h0GAMgASgNInsKEEV2YWx1YXRlUmVzcG9uc2USMAoIcHJvZ3Jlc3MYASABKAsyHC5zZHBnLmV2YWx1YXRpb24udjEuUHJvZ3Jlc3NIABIsCgZyZXN1bHQYAiABKAsyGi5zZHBnLmV2YWx1YXRpb24udjEuUmVzdWx0SABCBwoFZXZlbnQiLgoIUHJvZ3Jlc3MSEAoIZmluaXNoZWQYASABKA0SEAoIZXBpc29kZXMYAiABKA0i4AIKBlJlc3VsdBINCgVlcG9jaBgBIAEoBBIPCgdyZXR1cm5zGAIgAygBEg8KB2xlbmd0aHMYAyADKA0SEwoLcmV0dXJuX21lYW4YBCABKAESEgoKcmV0dXJuX3N0ZBgFIAEoARITCgtyZXR1cm5fY2k5NRgGIAEoARITCgtsZW5ndGhfbWVhbhgHIAEoARJBCgxyZXdhcmRfdGVybXMYCCADKAsyKy5zZHBnLmV2YWx1YXRpb24udjEuUmVzdWx0LlJld2FyZFRlcm1zRW50cnkSDgoGbGFzdGVkGAkgASgNEg8KB2ZhdWx0ZWQYCiABKA0SFwoPaW1hZ2VzX3JlbmRlcmVkGAsgASgEEg0KBXZpZGVvGAwgASgJEhIKCnZpZGVvX25vdGUYDSABKAkaMgoQUmV3YXJkVGVybXNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAE6AjgBMmwKEUV2YWx1YXRpb25TZXJ2aWNlElcKCEV2YWx1YXRlEiMuc2RwZy5ldmFsdWF0aW9uLnYxLkV2YWx1YXRlUmVxdWVzdBokLnNkcGcuZXZhbHVhdGlvbi52MS5FdmFsdWF0ZVJlc3BvbnNlMAFiBnByb3RvMw");
+  fileDesc("CiNzZHBnL2V2YWx1YXRpb24vdjEvZXZhbHVhdGlvbi5wcm90bxISc2RwZy5ldmFsdWF0aW9uLnYxIqcBCg9FdmFsdWF0ZVJlcXVlc3QSFAoKY2hlY2twb2ludBgBIAEoCUgAEhAKBnJ1bl9pZBgFIAEoCUgAEhgKDmJlc3Rfb2ZfcnVuX2lkGAYgASgJSAASEAoIZXBpc29kZXMYAiABKA0SDAoEc2VlZBgDIAEoBBIoCgV2aWRlbxgEIAEoCzIZLnNkcGcuZXZhbHVhdGlvbi52MS5WaWRlb0IICgZwb2xpY3kiXwoFVmlkZW8SDAoEcGF0aBgBIAEoCRIOCgZjYW1lcmEYAiABKAkSDgoGaGVpZ2h0GAMgASgNEhQKDGZyb21fc2Vjb25kcxgEIAEoARISCgp0b19zZWNvbmRzGAUgASgBInsKEEV2YWx1YXRlUmVzcG9uc2USMAoIcHJvZ3Jlc3MYASABKAsyHC5zZHBnLmV2YWx1YXRpb24udjEuUHJvZ3Jlc3NIABIsCgZyZXN1bHQYAiABKAsyGi5zZHBnLmV2YWx1YXRpb24udjEuUmVzdWx0SABCBwoFZXZlbnQiLgoIUHJvZ3Jlc3MSEAoIZmluaXNoZWQYASABKA0SEAoIZXBpc29kZXMYAiABKA0i4AIKBlJlc3VsdBINCgVlcG9jaBgBIAEoBBIPCgdyZXR1cm5zGAIgAygBEg8KB2xlbmd0aHMYAyADKA0SEwoLcmV0dXJuX21lYW4YBCABKAESEgoKcmV0dXJuX3N0ZBgFIAEoARITCgtyZXR1cm5fY2k5NRgGIAEoARITCgtsZW5ndGhfbWVhbhgHIAEoARJBCgxyZXdhcmRfdGVybXMYCCADKAsyKy5zZHBnLmV2YWx1YXRpb24udjEuUmVzdWx0LlJld2FyZFRlcm1zRW50cnkSDgoGbGFzdGVkGAkgASgNEg8KB2ZhdWx0ZWQYCiABKA0SFwoPaW1hZ2VzX3JlbmRlcmVkGAsgASgEEg0KBXZpZGVvGAwgASgJEhIKCnZpZGVvX25vdGUYDSABKAkaMgoQUmV3YXJkVGVybXNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAE6AjgBIrQBCgxXYXRjaFJlcXVlc3QSFAoKY2hlY2twb2ludBgBIAEoCUgAEhAKBnJ1bl9pZBgCIAEoCUgAEhgKDmJlc3Rfb2ZfcnVuX2lkGAMgASgJSAASDAoEc2VlZBgEIAEoBBIOCgZjYW1lcmEYBSABKAkSDgoGaGVpZ2h0GAYgASgNEhkKEWZyYW1lc19wZXJfc2Vjb25kGAcgASgNEg8KB2NyZWRpdHMYCCABKA1CCAoGcG9saWN5IpQBCg1XYXRjaFJlc3BvbnNlEhAKCHNlcXVlbmNlGAEgASgEEg0KBWVwb2NoGAIgASgEEioKBWZyYW1lGAMgASgLMhkuc2RwZy5ldmFsdWF0aW9uLnYxLkZyYW1lSAASLQoDZW5kGAQgASgLMh4uc2RwZy5ldmFsdWF0aW9uLnYxLkVwaXNvZGVFbmRIAEIHCgVldmVudCJlCgVGcmFtZRIMCgRzdGVwGAEgASgNEg4KBnJldHVybhgCIAEoARIPCgdzZWNvbmRzGAMgASgBEi0KCHBpY3R1cmVzGAQgAygLMhsuc2RwZy5ldmFsdWF0aW9uLnYxLlBpY3R1cmUiNQoHUGljdHVyZRINCgV3aWR0aBgBIAEoDRIOCgZoZWlnaHQYAiABKA0SCwoDcmdiGAMgASgMIjsKCkVwaXNvZGVFbmQSDQoFc3RlcHMYASABKA0SDgoGcmV0dXJuGAIgASgBEg4KBmxhc3RlZBgDIAEoCDK+AQoRRXZhbHVhdGlvblNlcnZpY2USVwoIRXZhbHVhdGUSIy5zZHBnLmV2YWx1YXRpb24udjEuRXZhbHVhdGVSZXF1ZXN0GiQuc2RwZy5ldmFsdWF0aW9uLnYxLkV2YWx1YXRlUmVzcG9uc2UwARJQCgVXYXRjaBIgLnNkcGcuZXZhbHVhdGlvbi52MS5XYXRjaFJlcXVlc3QaIS5zZHBnLmV2YWx1YXRpb24udjEuV2F0Y2hSZXNwb25zZSgBMAFiBnByb3RvMw");
 
 /**
  * @generated from message sdpg.evaluation.v1.EvaluateRequest
@@ -101,6 +101,18 @@ export type Video = Message<"sdpg.evaluation.v1.Video"> & {
    * @generated from field: uint32 height = 3;
    */
   height: number;
+
+  /**
+   * The part that is filmed, in s from the episode's start; 0 for its end stands for the episode's.
+   *
+   * @generated from field: double from_seconds = 4;
+   */
+  fromSeconds: number;
+
+  /**
+   * @generated from field: double to_seconds = 5;
+   */
+  toSeconds: number;
 };
 
 /**
@@ -263,6 +275,219 @@ export const ResultSchema: GenMessage<Result> = /*@__PURE__*/
   messageDesc(file_sdpg_evaluation_v1_evaluation, 4);
 
 /**
+ * All but the credits are read from the first message of a stream.
+ *
+ * @generated from message sdpg.evaluation.v1.WatchRequest
+ */
+export type WatchRequest = Message<"sdpg.evaluation.v1.WatchRequest"> & {
+  /**
+   * As of EvaluateRequest.
+   *
+   * @generated from oneof sdpg.evaluation.v1.WatchRequest.policy
+   */
+  policy: {
+    /**
+     * @generated from field: string checkpoint = 1;
+     */
+    value: string;
+    case: "checkpoint";
+  } | {
+    /**
+     * @generated from field: string run_id = 2;
+     */
+    value: string;
+    case: "runId";
+  } | {
+    /**
+     * @generated from field: string best_of_run_id = 3;
+     */
+    value: string;
+    case: "bestOfRunId";
+  } | { case: undefined; value?: undefined };
+
+  /**
+   * Key of the start: the first episode of an evaluation with the same seed.
+   *
+   * @generated from field: uint64 seed = 4;
+   */
+  seed: bigint;
+
+  /**
+   * Camera of the larger picture; empty takes the task's own for videos.
+   *
+   * @generated from field: string camera = 5;
+   */
+  camera: string;
+
+  /**
+   * Height of the larger picture in pixels, 64 to 2160; 0 stands for 240.
+   *
+   * @generated from field: uint32 height = 6;
+   */
+  height: number;
+
+  /**
+   * Frames of a second of simulated time, at most 100; 0 stands for 25.
+   *
+   * @generated from field: uint32 frames_per_second = 7;
+   */
+  framesPerSecond: number;
+
+  /**
+   * Frames the server may send on top of those granted before.
+   *
+   * @generated from field: uint32 credits = 8;
+   */
+  credits: number;
+};
+
+/**
+ * Describes the message sdpg.evaluation.v1.WatchRequest.
+ * Use `create(WatchRequestSchema)` to create a new message.
+ */
+export const WatchRequestSchema: GenMessage<WatchRequest> = /*@__PURE__*/
+  messageDesc(file_sdpg_evaluation_v1_evaluation, 5);
+
+/**
+ * @generated from message sdpg.evaluation.v1.WatchResponse
+ */
+export type WatchResponse = Message<"sdpg.evaluation.v1.WatchResponse"> & {
+  /**
+   * 0 for the first message of this stream, then one more each.
+   *
+   * @generated from field: uint64 sequence = 1;
+   */
+  sequence: bigint;
+
+  /**
+   * Epochs the checkpoint had finished.
+   *
+   * @generated from field: uint64 epoch = 2;
+   */
+  epoch: bigint;
+
+  /**
+   * @generated from oneof sdpg.evaluation.v1.WatchResponse.event
+   */
+  event: {
+    /**
+     * @generated from field: sdpg.evaluation.v1.Frame frame = 3;
+     */
+    value: Frame;
+    case: "frame";
+  } | {
+    /**
+     * @generated from field: sdpg.evaluation.v1.EpisodeEnd end = 4;
+     */
+    value: EpisodeEnd;
+    case: "end";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message sdpg.evaluation.v1.WatchResponse.
+ * Use `create(WatchResponseSchema)` to create a new message.
+ */
+export const WatchResponseSchema: GenMessage<WatchResponse> = /*@__PURE__*/
+  messageDesc(file_sdpg_evaluation_v1_evaluation, 6);
+
+/**
+ * @generated from message sdpg.evaluation.v1.Frame
+ */
+export type Frame = Message<"sdpg.evaluation.v1.Frame"> & {
+  /**
+   * Control steps before this frame, and the return of these.
+   *
+   * @generated from field: uint32 step = 1;
+   */
+  step: number;
+
+  /**
+   * @generated from field: double return = 2;
+   */
+  return: number;
+
+  /**
+   * Simulated time of the frame, from the episode's start, in s.
+   *
+   * @generated from field: double seconds = 3;
+   */
+  seconds: number;
+
+  /**
+   * What the policy sees, a picture a camera, and last the larger picture.
+   *
+   * @generated from field: repeated sdpg.evaluation.v1.Picture pictures = 4;
+   */
+  pictures: Picture[];
+};
+
+/**
+ * Describes the message sdpg.evaluation.v1.Frame.
+ * Use `create(FrameSchema)` to create a new message.
+ */
+export const FrameSchema: GenMessage<Frame> = /*@__PURE__*/
+  messageDesc(file_sdpg_evaluation_v1_evaluation, 7);
+
+/**
+ * @generated from message sdpg.evaluation.v1.Picture
+ */
+export type Picture = Message<"sdpg.evaluation.v1.Picture"> & {
+  /**
+   * @generated from field: uint32 width = 1;
+   */
+  width: number;
+
+  /**
+   * @generated from field: uint32 height = 2;
+   */
+  height: number;
+
+  /**
+   * Red, green and blue of every pixel, rows from the top down: [height, width, 3].
+   *
+   * @generated from field: bytes rgb = 3;
+   */
+  rgb: Uint8Array;
+};
+
+/**
+ * Describes the message sdpg.evaluation.v1.Picture.
+ * Use `create(PictureSchema)` to create a new message.
+ */
+export const PictureSchema: GenMessage<Picture> = /*@__PURE__*/
+  messageDesc(file_sdpg_evaluation_v1_evaluation, 8);
+
+/**
+ * @generated from message sdpg.evaluation.v1.EpisodeEnd
+ */
+export type EpisodeEnd = Message<"sdpg.evaluation.v1.EpisodeEnd"> & {
+  /**
+   * @generated from field: uint32 steps = 1;
+   */
+  steps: number;
+
+  /**
+   * @generated from field: double return = 2;
+   */
+  return: number;
+
+  /**
+   * It lasted until the task's time limit.
+   *
+   * @generated from field: bool lasted = 3;
+   */
+  lasted: boolean;
+};
+
+/**
+ * Describes the message sdpg.evaluation.v1.EpisodeEnd.
+ * Use `create(EpisodeEndSchema)` to create a new message.
+ */
+export const EpisodeEndSchema: GenMessage<EpisodeEnd> = /*@__PURE__*/
+  messageDesc(file_sdpg_evaluation_v1_evaluation, 9);
+
+/**
  * @generated from service sdpg.evaluation.v1.EvaluationService
  */
 export const EvaluationService: GenService<{
@@ -277,6 +502,17 @@ export const EvaluationService: GenService<{
     methodKind: "server_streaming";
     input: typeof EvaluateRequestSchema;
     output: typeof EvaluateResponseSchema;
+  },
+  /**
+   * Plays one episode and sends what there is to see, as fast as the receiver grants frames; the end of
+   * the episode comes last and needs no credit. Errors as of Evaluate.
+   *
+   * @generated from rpc sdpg.evaluation.v1.EvaluationService.Watch
+   */
+  watch: {
+    methodKind: "bidi_streaming";
+    input: typeof WatchRequestSchema;
+    output: typeof WatchResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_sdpg_evaluation_v1_evaluation, 0);
