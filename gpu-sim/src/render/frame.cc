@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 namespace sdpg::render {
 namespace {
@@ -225,31 +226,106 @@ void find_flat_colours(const Frame& frame, Shape* shape) {
   shape->flat[1] = pack(second);
 }
 
-}  // namespace
+// -- shadows -------------------------------------------------------------------------------------
 
-namespace {
+constexpr float kFarAway = 1e15f;
 std::size_t padded_casters(const Scene& scene) {
   return (scene.geoms.size() + kCasterBlock - 1) / kCasterBlock * kCasterBlock;
 }
+V vector(const float* p) { return {p[0], p[1], p[2]}; }
+
+// The line and the radius around it that hold a shape: a capsule's own, of others a point's.
+struct Core {
+  V from, along;
+  double radius;
+};
+Core core_of(const Shape& shape) {
+  if (shape.geom->type != kCapsule) return {vector(shape.middle), {0, 0, 0}, shape.radius};
+  const V half = vector(shape.axes[2]) * shape.geom->size[1];
+  return {vector(shape.centre) - half, half * 2, shape.geom->size[0]};
+}
+
+void cast(const Frame& frame, bool cull, FrameLight* light) {
+  const V towards = vector(light->towards);
+  // Away from the axis that the light is farthest from.
+  const double x = std::abs(towards.x), y = std::abs(towards.y), z = std::abs(towards.z);
+  const V apart = x <= y && x <= z ? V{1, 0, 0} : y <= z ? V{0, 1, 0} : V{0, 0, 1};
+  const V first = unit(cross(towards, apart), apart), second = cross(towards, first);
+  put(first, light->across[0]);
+  put(second, light->across[1]);
+  for (int i = 0; i < frame.casters; ++i) {
+    const auto set = [&](Caster row, double value) {
+      light->caster[row][i] = static_cast<float>(value);
+    };
+    for (int row = 0; row < kCasterRows; ++row) light->caster[row][i] = 0;
+    if (i >= frame.shapes) {
+      set(kX, kFarAway);
+      continue;
+    }
+    const Core core = core_of(frame.shape[i]);
+    const double along_x = dot(first, core.along), along_y = dot(second, core.along);
+    const double square = along_x * along_x + along_y * along_y;
+    set(kX, dot(first, core.from));
+    set(kY, dot(second, core.from));
+    set(kAlongX, along_x);
+    set(kAlongY, along_y);
+    set(kPerSquare, square > 1e-12 ? 1 / square : 0);
+    set(kRadius, cull ? core.radius : std::numeric_limits<double>::infinity());
+    set(kTop, cull ? dot(towards, core.from) + std::max(dot(towards, core.along), 0.0) + core.radius
+                   : std::numeric_limits<double>::infinity());
+  }
+}
+
+// Where shadows may fall on a plane: what each light throws onto it is as long as it is slanted.
+ScreenBox shadows_on(const Shape& plane, const Frame& frame, const Screen& screen) {
+  const V normal = vector(plane.axes[2]);
+  ScreenBox all = kNowhere;
+  for (int l = 0; l < frame.lights; ++l) {
+    const FrameLight& light = frame.light[l];
+    const V towards = vector(light.towards);
+    const double slant = dot(normal, towards);
+    if (!light.casts || slant <= 0) continue;
+    for (int i = 0; i < frame.shapes; ++i) {
+      const Shape& shape = frame.shape[i];
+      if (&shape == &plane) continue;
+      const Core core = core_of(shape);
+      // More than the rounding of the points on the plane.
+      const double radius = (core.radius * 1.001 + 0.01) / slant;
+      if (slant < 0.05 || !(radius < kEverywhere)) return kWholeScreen;
+      for (const V end : {core.from, core.from + core.along}) {
+        const double height = dot(normal, end - vector(plane.centre));
+        const ScreenBox box = screen.sphere(end - towards * (height / slant), radius);
+        all = {std::min(all.left, box.left), std::max(all.right, box.right),
+               std::min(all.top, box.top), std::max(all.bottom, box.bottom)};
+      }
+    }
+  }
+  return all;
+}
+
 }  // namespace
 
 std::size_t frame_memory(const Scene& scene) {
-  const std::size_t bytes = scene.geoms.size() * sizeof(Shape) +
-                            scene.lights.size() * sizeof(FrameLight) +
-                            4 * padded_casters(scene) * sizeof(float) +
-                            static_cast<std::size_t>(scene.nbody) * 10 * sizeof(double);
+  const std::size_t bytes =
+      scene.geoms.size() * sizeof(Shape) + scene.lights.size() * sizeof(FrameLight) +
+      (4 + kCasterRows * scene.lights.size()) * padded_casters(scene) * sizeof(float) +
+      static_cast<std::size_t>(scene.nbody) * 10 * sizeof(double);
   return (bytes + 63) / 64 * 64;
 }
 
 void make_frame(const Scene& scene, const View& view, const float* pose, void* memory, bool cull,
                 Frame* out) {
   // The casters first: they are loaded as packs.
-  for (int i = 0; i < 4; ++i)
-    out->caster[i] = static_cast<float*>(memory) + i * padded_casters(scene);
-  double* body_pose = reinterpret_cast<double*>(out->caster[3] + padded_casters(scene));
+  float* row = static_cast<float*>(memory);
+  const auto next_row = [&] { return std::exchange(row, row + padded_casters(scene)); };
+  for (float*& casters : out->caster) casters = next_row();
+  float* const of_lights = row;
+  row += kCasterRows * scene.lights.size() * padded_casters(scene);
+  double* body_pose = reinterpret_cast<double*>(row);
   double* com = body_pose + 7 * scene.nbody;
   out->shape = reinterpret_cast<Shape*>(com + 3 * scene.nbody);
   out->light = reinterpret_cast<FrameLight*>(out->shape + scene.geoms.size());
+  row = of_lights;
   for (int i = 0; i < 7 * scene.nbody; ++i) body_pose[i] = pose[i];
   if (scene.needs_com) subtree_com(scene, body_pose, com);
   const Bodies bodies{body_pose, com};
@@ -272,6 +348,7 @@ void make_frame(const Scene& scene, const View& view, const float* pose, void* m
     const Light& light = scene.lights[l];
     FrameLight& placed = out->light[l];
     placed.light = &light;
+    for (float*& casters : placed.caster) casters = next_row();
     placed.casts = view.shadows && light.castshadow;
     out->shadows |= placed.casts;
     if (light.headlight) {
@@ -314,11 +391,18 @@ void make_frame(const Scene& scene, const View& view, const float* pose, void* m
     out->planes += geom.type == kPlane;
   }
   out->casters = (out->shapes + kCasterBlock - 1) / kCasterBlock * kCasterBlock;
+  if (!out->shadows) return;
   for (int i = 0; i < out->casters; ++i) {
     const bool real = i < out->shapes;
-    for (int k = 0; k < 3; ++k) out->caster[k][i] = real ? out->shape[i].middle[k] : 1e15f;
-    out->caster[3][i] = real ? out->shape[i].radius : 0;
+    for (int k = 0; k < 3; ++k) out->caster[k][i] = real ? out->shape[i].middle[k] : kFarAway;
+    out->caster[3][i] = !real  ? 0
+                        : cull ? out->shape[i].radius
+                               : std::numeric_limits<float>::infinity();
   }
+  for (int l = 0; l < out->lights; ++l)
+    if (out->light[l].casts && out->light[l].light->directional) cast(*out, cull, &out->light[l]);
+  for (int i = 0; i < out->planes; ++i)
+    out->shape[i].shadows = cull ? shadows_on(out->shape[i], *out, screen) : kWholeScreen;
 }
 
 }  // namespace sdpg::render

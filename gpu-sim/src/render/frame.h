@@ -27,13 +27,24 @@ struct Shape {
   // Where all lights are alike on the whole of a plane: its two colours outside of any shadow.
   bool is_flat;
   std::uint32_t flat[2];
+  ScreenBox shadows;  // on a flat plane; none lies outside
 };
+
+// Rows of FrameLight::caster.
+enum Caster : int { kX, kY, kAlongX, kAlongY, kPerSquare, kRadius, kTop, kCasterRows };
 
 struct FrameLight {
   const Light* light;
   float pos[3];      // m
   float towards[3];  // against the light's direction, length 1
   bool casts;        // shadows are asked for
+  // Of a directional light that casts them: the shapes as its rays see them, for many at once.
+  // `across` are two axes at right angles to its rays. In these, a ball of kRadius somewhere on the
+  // line from (kX, kY) to that and (kAlongX, kAlongY) holds the shape; kPerSquare is 1 over the
+  // line's length squared, or 0 for a point; kTop is the greatest distance of the shape towards the
+  // light from the camera. Each is [casters], filled up as Frame::caster.
+  float across[2][3];
+  float* caster[kCasterRows];
 };
 
 // Lanes of the widest pack.

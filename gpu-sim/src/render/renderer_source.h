@@ -494,15 +494,25 @@ SDPG_INLINE void bound(const Canvas<P>& c, int column, int row, const float* dep
 // Where a ray to a light starts, in m: off the surface, past the rounding of its points.
 inline constexpr float kOffSurface = 1e-3f;
 
-// The rays from a surface to a light, as a capsule from one to the other or without end.
+// The rays from a surface to a light.
 struct Bundle {
+  // To a directional one: its place across the rays and towards the light.
+  float across[2], height;
+  // To another: the line of a capsule from one to the other.
   float along[3], reach;
 };
 template <class P>
 SDPG_INLINE Bundle bundle(const FrameLight& light, const Surface<P>& surface) {
-  if (light.light->directional)
-    return {{light.towards[0], light.towards[1], light.towards[2]}, 1e15f};
-  Bundle out;
+  Bundle out{};
+  const auto place = [&](const float* axis) {
+    return axis[0] * surface.middle[0] + axis[1] * surface.middle[1] + axis[2] * surface.middle[2];
+  };
+  if (light.light->directional) {
+    out.across[0] = place(light.across[0]);
+    out.across[1] = place(light.across[1]);
+    out.height = place(light.towards);
+    return out;
+  }
   float square = 0;
   for (int k = 0; k < 3; ++k) {
     out.along[k] = light.pos[k] - surface.middle[k];
@@ -518,15 +528,30 @@ template <class P>
 SDPG_INLINE std::uint32_t in_the_way(const Canvas<P>& c, int block, const FrameLight& light,
                                      const Bundle& bundle, const Surface<P>& surface) {
   const Frame& f = c.frame;
-  const auto caster = [&](int k) { return core::load<P>(f.caster[k] + block); };
-  const Vec3<P> to{caster(0) - P(surface.middle[0]), caster(1) - P(surface.middle[1]),
-                   caster(2) - P(surface.middle[2])};
-  const P at = max(min(dot(bundle.along, to), bundle.reach), 0.0f);
-  const Vec3<P> off{to.x - at * bundle.along[0], to.y - at * bundle.along[1],
-                    to.z - at * bundle.along[2]};
   // Widened by more than rounding: whether a lane is dark must not depend on its neighbours.
-  const P touching = (caster(3) + P(surface.radius)) * 1.001f + P(kOffSurface);
-  std::uint32_t near = core::bits(dot(off, off) <= touching * touching);
+  const auto touching = [&](P radius) {
+    return (radius + P(surface.radius)) * 1.001f + P(kOffSurface);
+  };
+  std::uint32_t near;
+  if (light.light->directional) {
+    const auto caster = [&](Caster k) { return core::load<P>(light.caster[k] + block); };
+    const P x = P(bundle.across[0]) - caster(kX), y = P(bundle.across[1]) - caster(kY);
+    const P along_x = caster(kAlongX), along_y = caster(kAlongY);
+    const P part = max(min((x * along_x + y * along_y) * caster(kPerSquare), 1.0f), 0.0f);
+    const P off_x = x - part * along_x, off_y = y - part * along_y;
+    const P reach = touching(caster(kRadius));
+    near = core::bits((off_x * off_x + off_y * off_y <= reach * reach) &
+                      (caster(kTop) + touching(P(0.0f)) >= bundle.height));
+  } else {
+    const auto caster = [&](int k) { return core::load<P>(f.caster[k] + block); };
+    const Vec3<P> to{caster(0) - P(surface.middle[0]), caster(1) - P(surface.middle[1]),
+                     caster(2) - P(surface.middle[2])};
+    const P at = max(min(dot(bundle.along, to), bundle.reach), 0.0f);
+    const Vec3<P> off{to.x - at * bundle.along[0], to.y - at * bundle.along[1],
+                      to.z - at * bundle.along[2]};
+    const P reach = touching(caster(3));
+    near = core::bits(dot(off, off) <= reach * reach);
+  }
   // Nothing convex darkens itself where it faces the light.
   if (surface.index >= block && surface.index < block + P::lanes &&
       !is_mesh(surface.shape->geom->type))
@@ -679,6 +704,12 @@ SDPG_INLINE P packed(const Colour<P>& colour) {
                                     byte(colour.blue) << 16);
 }
 
+// Whether some of the pixels from (x, y) on are inside.
+SDPG_INLINE bool touches(const ScreenBox& box, int x, int width, int y, int height) {
+  return box.left <= static_cast<float>(x + width - 1) && box.right >= static_cast<float>(x) &&
+         box.top <= static_cast<float>(y + height - 1) && box.bottom >= static_cast<float>(y);
+}
+
 template <ShapeType type, class P>
 SDPG_INLINE P colour(const Canvas<P>& c, int column, int row, int index, typename P::Bool own) {
   const Shape& s = c.frame.shape[index];
@@ -691,8 +722,13 @@ SDPG_INLINE P colour(const Canvas<P>& c, int column, int row, int index, typenam
   surface.shape = &s;
   surface.index = index;
   surface.own = own;
-  if (c.frame.shadows) bound(c, column, row, c.depth + at, &surface);
-  if (type == kPlane && s.is_flat && !(c.frame.shadows && may_be_shadowed(c, surface))) {
+  bool flat = type == kPlane && s.is_flat;
+  if (c.frame.shadows && !(flat && !touches(s.shadows, column * Tiles<P>::width, Tiles<P>::width,
+                                            row * Tiles<P>::height, Tiles<P>::height))) {
+    bound(c, column, row, c.depth + at, &surface);
+    flat = flat && !may_be_shadowed(c, surface);
+  }
+  if (flat) {
     if (!g.checker) return packed<P>(s.flat[0]);
     return select(on_first(g, local(0), local(1)), packed<P>(s.flat[0]), packed<P>(s.flat[1]));
   }
