@@ -26,6 +26,7 @@ const verbs: Record<string, () => Promise<Verb<any>>> = {
   export: async () => (await import("./verbs/export.ts")).exportRuns,
   sql: async () => (await import("./verbs/sql.ts")).sql,
   plot: async () => (await import("./verbs/plot.ts")).plot,
+  ui: async () => (await import("./verbs/ui.ts")).ui,
   tasks: async () => (await import("./verbs/tasks.ts")).tasks,
   algorithms: async () => (await import("./verbs/algorithms.ts")).algorithms,
   up: async () => (await import("./verbs/up.ts")).up,

@@ -64,8 +64,11 @@ const telemetryLog = (home: string) => join(home, "logs", "telemetry.log");
 const leaseLock = (home: string) => join(locksDirectory(home), "telemetry.users");
 const leaseFifo = (home: string) => join(locksDirectory(home), "telemetry.fifo");
 
-/** Uses the running telemetry service of a home, or starts it. */
-export async function leaseTelemetry(home: string): Promise<TelemetryLease> {
+/** Uses the running telemetry service of a home, or starts it, then on `listen`. */
+export async function leaseTelemetry(
+  home: string,
+  listen = "127.0.0.1:0",
+): Promise<TelemetryLease> {
   createHome(home);
   Deno.mkdirSync(join(home, "logs"), { recursive: true, mode: 0o700 });
   return await withLock(home, "telemetry.start", async () => {
@@ -87,7 +90,7 @@ export async function leaseTelemetry(home: string): Promise<TelemetryLease> {
       entry = await startService({
         service: "telemetry",
         command: Deno.execPath(),
-        args: denoService("telemetry", home, ["--exit-with-parent"]),
+        args: denoService("telemetry", home, ["--exit-with-parent"], listen),
         log: telemetryLog(home),
         stdin: { fifo: leaseFifo(home) },
       });

@@ -1,5 +1,5 @@
 // The telemetry service's HTTP side: OTLP logs in (POST /v1/logs), ClickHouse's HTTP interface out
-// (GET or POST /?query=…, read-only), /ping and /health.
+// (GET or POST /?query=…, read-only), /ping, /health and the page (/ui/).
 
 import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
@@ -22,6 +22,7 @@ import {
   statusBody,
 } from "./otlp.ts";
 import { type OtelRows, rowsOfLogs, rowsOfMetrics, rowsOfTraces } from "./otel_rows.ts";
+import type { Page } from "./page.ts";
 import { noRows, type Rows, rowsOf } from "./rows.ts";
 import { nativeFor } from "./native.ts";
 import { settingsOf } from "./settings.ts";
@@ -36,6 +37,7 @@ export interface HttpParts {
   settings: ReadonlySet<string>;
   /** Of DateTime columns without one of their own. */
   timezone: string;
+  page: Page;
   log: Logger;
   /** Milliseconds since 1970. */
   now: () => number;
@@ -96,6 +98,7 @@ function handler(
         const status = spooledRows > 0 ? "spooling" : "serving";
         return json(200, { status, waitingRows, spooledRows, ...counts });
       }
+      if (/^\/ui(\/|$)/.test(url.pathname)) return await parts.page(request, url);
       if (url.pathname !== "/") return text(404, `There is no ${url.pathname} here\n`);
       if (request.method !== "GET" && request.method !== "POST") {
         return methodNotAllowed("GET, POST");

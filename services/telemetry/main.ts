@@ -17,6 +17,7 @@ import { serveHttp } from "./http.ts";
 import { Ingest } from "./ingest.ts";
 import { Spool } from "./spool.ts";
 import { migrate, readMigrations } from "./migrate.ts";
+import { openPage } from "./page.ts";
 import { openEmbedded, openServer, type Store } from "./store.ts";
 
 /** Starts the service on a home. It ends with `stop`, which stores what waits and closes the store. */
@@ -50,6 +51,7 @@ export async function startTelemetry(options: {
       tableFunctions,
       settings,
       timezone,
+      page: openPage(home),
       log,
       now: Date.now,
     });

@@ -1,0 +1,253 @@
+// The page without a browser: what is served and what not, the questions it asks, the sums it does.
+
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { byteRange, openPage, type Page } from "./page.ts";
+import { meanBand, valueAt } from "./page/bands.ts";
+import { differences, flat } from "./page/configuration.ts";
+import { phaseShares } from "./page/phases.ts";
+import * as queries from "./page/queries.ts";
+import type { Question } from "./page/ask.ts";
+import { seedStore } from "./seed_for_tests.ts";
+import { startTestService, type TestService } from "./service_for_tests.ts";
+
+let home: string;
+let service: TestService;
+let page: Page;
+beforeAll(async () => {
+  home = Deno.makeTempDirSync({ prefix: "sdpg-page-" });
+  await seedStore(home, { runs: 60, epochs: 120 });
+  service = await startTestService(home);
+  page = openPage(home);
+});
+afterAll(async () => {
+  await service?.kill();
+  Deno.removeSync(home, { recursive: true });
+});
+
+const get = (path: string, init?: RequestInit) => {
+  const url = new URL(path, "http://127.0.0.1");
+  return page(new Request(url, init), url);
+};
+
+describe("openPage()", () => {
+  test("serves modules without types, importing only what it serves too", async () => {
+    const seen = new Set<string>();
+    const visit = async (path: string) => {
+      if (seen.has(path)) return;
+      seen.add(path);
+      const response = await get(path);
+      const text = await response.text();
+      expect(response.status, path).toBe(200);
+      expect(response.headers.get("content-type"), path).toContain("text/javascript");
+      for (const [, specifier] of text.matchAll(/^(?:import|export)[^;]*? from "([^"]+)";/gm)) {
+        await visit(new URL(specifier, `http://host${path}`).pathname);
+      }
+    };
+    await visit("/ui/main.ts");
+    expect([...seen]).toContain("/ui/lib/uPlot.esm.js");
+    expect(seen.size).toBeGreaterThan(12);
+  });
+
+  test("allows scripts, styles and requests of its own address only", async () => {
+    for (const path of ["/ui/", "/ui/main.ts", "/ui/none", "/ui/videos/none"]) {
+      const response = await get(path);
+      await response.body?.cancel();
+      const policy = response.headers.get("content-security-policy")!;
+      expect(policy).toMatch(/default-src 'none'/);
+      expect(policy).not.toMatch(/unsafe|\*|http|data:/);
+      expect(response.headers.get("x-content-type-options")).toBe("nosniff");
+    }
+  });
+
+  test.each([
+    "/ui/../main.ts",
+    "/ui/%2e%2e/main.ts",
+    "/ui/..%2fmain.ts",
+    "/ui/page.test.ts",
+    "/ui//etc/passwd",
+    "/ui/videos/hopper-sdpg-0/../run.json",
+    "/ui/videos/hopper-sdpg-0/..%2frun.json",
+    "/ui/videos/..%2f..%2fetc/passwd",
+    "/ui/videos/hopper-sdpg-0/notes.txt",
+    "/ui/videos/hopper-sdpg-0/link.mp4",
+  ])("refuses %s", async (path) => {
+    const folder = join(home, "runs", "hopper-sdpg-0", "videos");
+    Deno.mkdirSync(folder, { recursive: true });
+    Deno.writeTextFileSync(join(folder, "notes.txt"), "secret");
+    Deno.writeTextFileSync(join(home, "runs", "hopper-sdpg-0", "run.json"), "secret");
+    const link = join(folder, "link.mp4");
+    if (![...Deno.readDirSync(folder)].some(({ name }) => name === "link.mp4")) {
+      Deno.symlinkSync("/etc/passwd", link);
+    }
+    expect((await get(path)).status).toBe(404);
+  });
+
+  test("refuses to change anything", async () => {
+    expect((await get("/ui/", { method: "POST" })).status).toBe(405);
+  });
+
+  test("serves films whole and in parts", async () => {
+    const folder = join(home, "runs", "walker-sdpg-3", "videos");
+    Deno.mkdirSync(folder, { recursive: true });
+    Deno.writeTextFileSync(join(folder, "best.mp4"), "0123456789");
+    expect(await (await get("/ui/videos/walker-sdpg-3")).json()).toEqual(["best.mp4"]);
+    const film = "/ui/videos/walker-sdpg-3/best.mp4";
+    expect(await (await get(film)).text()).toBe("0123456789");
+    const part = await get(film, { headers: { range: "bytes=3-5" } });
+    expect([part.status, part.headers.get("content-range"), await part.text()])
+      .toEqual([206, "bytes 3-5/10", "345"]);
+    expect(await (await get(film, { headers: { range: "bytes=-2" } })).text()).toBe("89");
+    expect((await get(film, { headers: { range: "bytes=20-" } })).status).toBe(416);
+  });
+});
+
+test("byteRange() gives all of a file for what is no range", () => {
+  expect(byteRange("lines=1-2", 10)).toEqual({ from: 0, to: 9, partial: false });
+  expect(byteRange("bytes=5-2", 10)).toBeUndefined();
+});
+
+// --------------------------------------------------------------------------------------- questions
+
+async function rows<Row>({ sql, parameters = {} }: Question): Promise<Row[]> {
+  const search = new URLSearchParams({ default_format: "JSONEachRow" });
+  for (const [name, value] of Object.entries(parameters)) {
+    search.set(
+      `param_${name}`,
+      Array.isArray(value) ? `[${value.map((item) => `'${item}'`).join(",")}]` : String(value),
+    );
+  }
+  const response = await fetch(`${service.url}/?${search}`, { method: "POST", body: sql });
+  const text = await response.text();
+  if (!response.ok) throw new Error(text);
+  return text.split("\n").filter(Boolean).map((line) => JSON.parse(line) as Row);
+}
+
+const all: queries.Filter = {
+  search: "",
+  task: "",
+  algorithm: "",
+  preset: "",
+  observation: "",
+  state: "",
+};
+
+describe("questions of the page", () => {
+  test("every order and every grouping answers, with all runs in it", async () => {
+    for (const sort of Object.keys(queries.sorts) as queries.Sort[]) {
+      const found = await rows<queries.RunRow>(queries.runsPage(all, sort, 0));
+      expect(new Set(found.map(({ run_id }) => run_id)).size, sort).toBe(60);
+    }
+    for (const grouping of queries.groupings) {
+      const found = await rows<queries.GroupRow>(queries.groupedRuns(all, grouping));
+      expect(found.reduce((sum, { runs }) => sum + runs, 0), grouping).toBe(60);
+    }
+    const experiments = await rows<queries.GroupRow>(queries.groupedRuns(all, "experiment"));
+    expect(experiments.map(({ runs }) => runs)).toEqual(Array(20).fill(3));
+  });
+
+  test("filters and words restrict together; quotes in a word are text", async () => {
+    const filter = { ...all, search: "DONE hopper", algorithm: "sdpg" };
+    const found = await rows<queries.RunRow>(queries.runsPage(filter, "name", 0));
+    expect(found.length).toBeGreaterThan(0);
+    for (const run of found) {
+      expect([run.task, run.algorithm, run.state]).toEqual(["hopper", "sdpg", "done"]);
+    }
+    expect(await rows(queries.runsPage({ ...all, search: "' OR 1 --" }, "name", 0))).toEqual([]);
+    const counts = await rows<queries.FacetRow>(queries.facetCounts("hopper"));
+    expect(new Set(counts.map(({ task }) => task))).toEqual(new Set(["hopper"]));
+  });
+
+  test("curves are thinned to about a thousand points with every run in them", async () => {
+    const names = (await rows<queries.RunRow>(queries.runsPage(all, "name", 0)))
+      .map(({ run_id }) => run_id);
+    for (const axis of Object.keys(queries.axes) as queries.Axis[]) {
+      const points = await rows<queries.PointRow>(queries.curves(names, "rewards", axis));
+      expect(points.length, axis).toBeLessThanOrEqual(queries.pointsPerChart);
+      expect(new Set(points.map(({ run_id }) => run_id)).size, axis).toBe(60);
+    }
+    // Without noise 0.6 − 0.4 · progress: the mean of a piece lies on the line at the mean epoch.
+    const [name] = names;
+    for (
+      const { x, y } of await rows<queries.PointRow>(
+        queries.curves([name], "policy_std", "iteration"),
+      )
+    ) expect(y).toBeCloseTo(0.6 - 0.4 * x / 120, 9);
+    const evaluations = await rows<queries.PointRow>(
+      queries.curves([name], queries.evaluatedReturn, "wall_time_s"),
+    );
+    expect(evaluations).toHaveLength(12);
+  });
+
+  test("everything a run's view asks answers", async () => {
+    const run = "hopper-sdpg-0";
+    const [summary] = await rows<queries.SummaryRow>(queries.runSummary(run));
+    expect(JSON.parse(summary.configuration).discount).toBe(0.99);
+    const [progress] = await rows<queries.ProgressRow>(queries.progressOf(run));
+    expect(progress).toMatchObject({ iteration: 120, env_steps_total: 120 * 32768 });
+    expect(await rows(queries.progressOf("none"))).toEqual([]);
+    expect(await rows(queries.evaluationsOf(run, "iteration"))).toHaveLength(12);
+    const phases = await rows<queries.NamedPointRow>(
+      queries.family(run, "phase/", "iteration", "sum"),
+    );
+    expect(new Set(phases.map(({ name }) => name)).size).toBe(8);
+    const memory = await rows<queries.MemoryRow>(queries.memoryOf(run));
+    expect(memory.length).toBeLessThanOrEqual(1000);
+    const learner = memory.filter(({ service }) => service === "learner").map(({ y }) => y);
+    expect(Math.max(...learner)).toBeCloseTo(380e6 * (1 + 0.1 * 299 / 300), -1);
+    expect(await rows(queries.faultsOf(run))).toMatchObject([{ kind: "non_finite", count: 2 }]);
+    expect(await rows(queries.traceOf(run, 3))).toEqual([]);
+    expect(await rows(queries.scalarNames([run]))).toHaveLength(15);
+    expect(await rows(queries.factsOf([run, "walker-sdpg-3"]))).toHaveLength(2);
+    expect(await rows(queries.configurationsOf([run, "walker-sdpg-3"]))).toHaveLength(2);
+    expect(await rows(queries.newestRuns(6))).toHaveLength(6);
+    expect(await rows(queries.returnsOf([run]))).toHaveLength(1);
+  });
+});
+
+// -------------------------------------------------------------------------------------------- sums
+
+test("meanBand() is Student's interval where all seeds have data", () => {
+  const line = (y: number, to: number) => [{ x: 0, y }, { x: to, y }];
+  const band = meanBand([line(1, 10), line(2, 8), line(3, 12)], 4);
+  expect(band.map(({ x }) => x)).toEqual([0, 2, 4, 6, 8]);
+  // Three values 1, 2, 3: mean 2, standard deviation 1, t(0.975, 2) = 4.302653.
+  for (const point of band) {
+    expect(point.y).toBeCloseTo(2, 12);
+    expect(point.high - point.y).toBeCloseTo(4.302653 / Math.sqrt(3), 6);
+    expect(point.y - point.low).toBeCloseTo(4.302653 / Math.sqrt(3), 6);
+  }
+  expect(meanBand([line(1, 10)])).toEqual([]);
+  expect(meanBand([line(1, 10), []])).toEqual([]);
+});
+
+test("valueAt() is linear between points and nothing outside", () => {
+  const points = [{ x: 0, y: 0 }, { x: 2, y: 4 }, { x: 3, y: 0 }];
+  expect([-1, 0, 1, 2, 2.5, 3, 4].map((x) => valueAt(points, x)))
+    .toEqual([undefined, 0, 2, 4, 2, 0, undefined]);
+});
+
+test("phaseShares() counts every second once", () => {
+  const shares = phaseShares([
+    { name: "phase/rollout", x: 1, y: 6 },
+    { name: "phase/rollout/simulation", x: 1, y: 4 },
+    { name: "phase/rollout/simulation/physics", x: 1, y: 3 },
+    { name: "phase/actor", x: 1, y: 4 },
+  ]);
+  expect(Object.fromEntries([...shares].map(([name, [{ y }]]) => [name, Math.round(y)]))).toEqual({
+    "actor": 40,
+    "rollout/simulation/physics": 30,
+    "rollout": 20,
+    "rollout/simulation": 10,
+  });
+});
+
+test("differences() names keys by their path, also those that only one has", () => {
+  const a = flat('{"actor":{"lr":0.1,"hidden":[1,2]},"same":true}');
+  const b = flat('{"actor":{"lr":0.2,"hidden":[1,2]},"same":true,"more":"x"}');
+  expect(differences(a, b)).toEqual([
+    { key: "actor.lr", a: "0.1", b: "0.2" },
+    { key: "more", a: undefined, b: "x" },
+  ]);
+  expect(flat("not JSON").size).toBe(0);
+});

@@ -1,0 +1,425 @@
+// The questions the page asks, as SQL that runs the same on the embedded engine and on a server. Every
+// one returns a bounded number of rows however much is stored; tests run each of them.
+
+import type { Question } from "./ask.ts";
+
+// ------------------------------------------------------------------------------------ list of runs
+
+/** Which runs a list shows. Empty texts do not restrict. */
+export interface Filter {
+  /** Words that must all occur in the name, task, algorithm, preset, observation, seed or reason. */
+  search: string;
+  task: string;
+  algorithm: string;
+  preset: string;
+  observation: string;
+  state: string;
+}
+export const facets = ["task", "algorithm", "preset", "observation", "state"] as const;
+export type Facet = typeof facets[number];
+
+export const sorts = {
+  started: "started_at DESC",
+  updated: "updated_at DESC",
+  name: "run_id",
+  task: "task, started_at DESC",
+  algorithm: "algorithm, started_at DESC",
+  preset: "preset, started_at DESC",
+  observation: "observation, started_at DESC",
+  seed: "seed, started_at DESC",
+  state: "state, started_at DESC",
+  epochs: "epochs DESC",
+  newest: "newest DESC NULLS LAST",
+  best: "best DESC NULLS LAST",
+} as const;
+export type Sort = keyof typeof sorts;
+
+export const pageSize = 100;
+
+/** One row per run with what the view `runs` knows in few bytes: no configuration. */
+const plainRuns = `
+    SELECT run_id, ifNull(toString(task), '') AS task, ifNull(toString(algorithm), '') AS algorithm,
+           ifNull(toString(preset), '') AS preset, ifNull(toString(observation), '') AS observation,
+           ifNull(toString(seed), '') AS seed, toString(state) AS state, reason,
+           toUInt32(ifNull(epochs, 0)) AS epochs,
+           toUnixTimestamp64Milli(toDateTime64(started_at, 3)) / 1000 AS started_at,
+           toUnixTimestamp64Milli(toDateTime64(updated_at, 3)) / 1000 AS updated_at
+    FROM runs`;
+
+const newestReturns = `
+    SELECT run_id, toNullable(argMax(return_mean, iteration)) AS newest,
+           toNullable(argMax(return_ci95, iteration)) AS newest_ci95,
+           toNullable(max(return_mean)) AS best,
+           toUInt32(max(iteration)) AS evaluated_at, max(wall_time_s) AS wall_time_s
+    FROM evaluations`;
+
+function condition(filter: Filter): { where: string; parameters: Record<string, string> } {
+  const words = filter.search.split(/\s+/).filter(Boolean).slice(0, 8);
+  const text =
+    "concat(run_id, ' ', task, ' ', algorithm, ' ', preset, ' ', observation, ' ', seed," +
+    " ' ', state, ' ', reason)";
+  const chosen = facets.filter((name) => filter[name] !== "");
+  return {
+    where: [
+      "1",
+      ...words.map((_, i) => `positionCaseInsensitiveUTF8(${text}, {word${i}:String}) > 0`),
+      ...chosen.map((name) => `${name} = {${name}:String}`),
+    ].join(" AND "),
+    parameters: Object.fromEntries([
+      ...words.map((word, i) => [`word${i}`, word]),
+      ...chosen.map((name) => [name, filter[name]]),
+    ]),
+  };
+}
+
+export interface RunRow {
+  run_id: string;
+  task: string;
+  algorithm: string;
+  preset: string;
+  observation: string;
+  seed: string;
+  state: string;
+  reason: string;
+  epochs: number;
+  started_at: number;
+  updated_at: number;
+}
+
+/** One page of runs. Returns are joined only where the order needs those of every run. */
+export function runsPage(filter: Filter, sort: Sort, page: number): Question {
+  const { where, parameters } = condition(filter);
+  const byReturn = sort === "newest" || sort === "best";
+  return {
+    sql: `SELECT r.* FROM (${plainRuns}) AS r` +
+      (byReturn
+        ? ` LEFT JOIN (${newestReturns} GROUP BY run_id) AS e ON e.run_id = r.run_id`
+        : "") +
+      ` WHERE ${where.replaceAll("run_id", "r.run_id")} ` +
+      `ORDER BY ${sorts[sort]}, r.run_id LIMIT ${pageSize} OFFSET ${page * pageSize}`,
+    parameters,
+  };
+}
+
+export interface ReturnRow {
+  run_id: string;
+  newest: number | null;
+  newest_ci95: number | null;
+  best: number | null;
+  evaluated_at: number;
+  wall_time_s: number;
+}
+
+/** Newest and best evaluation of these runs. */
+export function returnsOf(runs: readonly string[]): Question {
+  return {
+    sql: `${newestReturns} WHERE run_id IN ({runs:Array(String)}) GROUP BY run_id`,
+    parameters: { runs },
+  };
+}
+
+export interface FacetRow extends Record<Facet, string> {
+  runs: number;
+}
+
+/** How many runs there are of each kind: what the filters offer. */
+export function facetCounts(search: string): Question {
+  const none = { task: "", algorithm: "", preset: "", observation: "", state: "" };
+  const { where, parameters } = condition({ search, ...none });
+  return {
+    sql: `SELECT ${facets.join(", ")}, toUInt32(count()) AS runs FROM (${plainRuns}) ` +
+      `WHERE ${where} GROUP BY ${facets.join(", ")} ORDER BY runs DESC LIMIT 2000`,
+    parameters,
+  };
+}
+
+export const groupings = ["experiment", ...facets] as const;
+export type Grouping = typeof groupings[number];
+
+/** The hash that ends an experiment's name: it tells configurations apart. */
+const configurationNames = "SELECT run_id, right(experiment, 8) AS configuration FROM experiments";
+
+export interface GroupRow extends Partial<Record<Facet, string>> {
+  configuration?: string;
+  runs: number;
+  /** The newest 100 of them. */
+  names: string[];
+  active: number;
+  updated_at: number;
+  newest_mean: number | null;
+  best: number | null;
+}
+
+/** Runs by what they share; an experiment (see the view) is what differs in nothing but the seed. */
+export function groupedRuns(filter: Filter, grouping: Grouping): Question {
+  const { where, parameters } = condition(filter);
+  const keys = grouping === "experiment"
+    ? ["task", "algorithm", "preset", "observation", "configuration"]
+    : [grouping];
+  const experiments = grouping === "experiment"
+    ? `LEFT JOIN (${configurationNames}) AS x ON x.run_id = r.run_id`
+    : "";
+  return {
+    sql: `SELECT ${keys.join(", ")}, toUInt32(count()) AS runs,
+       arraySlice(arrayReverseSort(groupArray((started_at, r.run_id))).2, 1, 100) AS names,
+       toUInt32(countIf(state IN ('started', 'running'))) AS active,
+       max(r.updated_at) AS updated_at, avg(newest) AS newest_mean, max(e.best) AS best
+FROM (${plainRuns}) AS r
+LEFT JOIN (${newestReturns} GROUP BY run_id) AS e ON e.run_id = r.run_id
+${experiments}
+WHERE ${where.replaceAll("run_id", "r.run_id")}
+GROUP BY ${keys.join(", ")} ORDER BY updated_at DESC LIMIT 500`,
+    parameters,
+  };
+}
+
+// ------------------------------------------------------------------------------------------ curves
+
+export const axes = {
+  wall_time_s: { label: "wall clock", unit: "min", divisor: 60 },
+  env_steps_total: { label: "environment steps with auxiliaries", unit: "million", divisor: 1e6 },
+  env_steps_nominal: { label: "nominal environment steps", unit: "million", divisor: 1e6 },
+  images_rendered: { label: "images rendered", unit: "million", divisor: 1e6 },
+  gpu_seconds: { label: "GPU time", unit: "min", divisor: 60 },
+  iteration: { label: "epochs", unit: "", divisor: 1 },
+} as const;
+export type Axis = keyof typeof axes;
+
+/** What a chart shows of several runs: about so many points in all. */
+export const pointsPerChart = 1000;
+/** Runs one chart draws at most. */
+export const runsPerChart = 100;
+
+export interface PointRow {
+  run_id: string;
+  x: number;
+  y: number;
+  low: number;
+  high: number;
+}
+
+/** The name under which the evaluated return is asked for, next to the names of scalars. */
+export const evaluatedReturn = "evaluation";
+
+/**
+ * Curves of runs on an axis, thinned where they are stored: the axis is cut into equal pieces and each
+ * piece that has values is one point, their mean. So neither the number of scalars nor how they are
+ * spread over the axis changes what is returned: at most 1000 points, or ten for each of many runs.
+ * low and high bound the values of a piece.
+ */
+export function curves(runs: readonly string[], metric: string, axis: Axis): Question {
+  const some = runs.slice(0, runsPerChart);
+  const pieces = Math.max(10, Math.floor(pointsPerChart / Math.max(1, some.length)));
+  const source = metric === evaluatedReturn
+    ? `SELECT run_id, toFloat64(${axis}) AS x, return_mean AS y FROM evaluations ` +
+      "WHERE run_id IN ({runs:Array(String)})"
+    : `SELECT run_id, toFloat64(${axis}) AS x, value AS y FROM scalars ` +
+      "WHERE run_id IN ({runs:Array(String)}) AND name = {name:String} AND isFinite(value)";
+  return {
+    sql: `WITH (SELECT max(x) FROM (${source})) AS top
+SELECT toString(run_id) AS run_id, avg(p.x) AS x, avg(p.y) AS y, min(p.y) AS low, max(p.y) AS high
+FROM (${source}) AS p
+GROUP BY run_id, least(floor(p.x * ${pieces} / if(top > 0, top, 1)), ${pieces - 1}) AS piece
+ORDER BY run_id, x`,
+    parameters: { runs: some, ...(metric === evaluatedReturn ? {} : { name: metric }) },
+  };
+}
+
+export interface FactsRow extends RunRow {
+  /** Tells configurations apart; runs of the same differ in nothing but the seed. */
+  configuration: string;
+}
+
+/** What is known of the runs that are compared. */
+export function factsOf(runs: readonly string[]): Question {
+  const these = "WHERE run_id IN ({runs:Array(String)})";
+  return {
+    sql: `SELECT r.*, x.configuration FROM (${plainRuns} ${these}) AS r ` +
+      `JOIN (${configurationNames} ${these}) AS x ON x.run_id = r.run_id`,
+    parameters: { runs: runs.slice(0, runsPerChart) },
+  };
+}
+
+/** Names of the newest runs: what a comparison begins with when none was chosen. */
+export function newestRuns(count: number): Question {
+  return {
+    sql: "SELECT run_id FROM evaluations GROUP BY run_id ORDER BY max(time) DESC, run_id " +
+      `LIMIT ${Math.floor(count)}`,
+  };
+}
+
+/** Names of the scalars that these runs have. */
+export function scalarNames(runs: readonly string[]): Question {
+  return {
+    sql: "SELECT DISTINCT toString(name) AS name FROM scalars " +
+      "WHERE run_id IN ({runs:Array(String)}) ORDER BY name LIMIT 5000",
+    parameters: { runs: runs.slice(0, 5) },
+  };
+}
+
+// ----------------------------------------------------------------------------------------- one run
+
+export interface SummaryRow extends RunRow {
+  configuration: string;
+  hardware: string;
+  code_version: string;
+  state_hash: string;
+  checkpoint: string;
+}
+
+export function runSummary(run: string): Question {
+  return {
+    sql: `SELECT r.*, f.* FROM (${plainRuns} WHERE run_id = {run:String}) AS r
+JOIN (SELECT run_id AS id, ifNull(configuration, '') AS configuration, ifNull(hardware, '') AS hardware,
+             ifNull(code_version, '') AS code_version, ifNull(state_hash, '') AS state_hash,
+             ifNull(checkpoint, '') AS checkpoint
+      FROM runs WHERE run_id = {run:String}) AS f ON f.id = r.run_id`,
+    parameters: { run },
+  };
+}
+
+export interface ProgressRow {
+  iteration: number;
+  wall_time_s: number;
+  env_steps_total: number;
+  env_steps_nominal: number;
+  images_rendered: number;
+  gpu_seconds: number;
+}
+
+/** The newest point of a run on every axis. */
+export function progressOf(run: string): Question {
+  return {
+    sql: `SELECT toUInt32(max(iteration)) AS iteration, max(wall_time_s) AS wall_time_s,
+       toFloat64(max(env_steps_total)) AS env_steps_total,
+       toFloat64(max(env_steps_nominal)) AS env_steps_nominal,
+       toFloat64(max(images_rendered)) AS images_rendered, max(gpu_seconds) AS gpu_seconds
+FROM scalars WHERE run_id = {run:String} AND name = 'rewards' HAVING count() > 0`,
+    parameters: { run },
+  };
+}
+
+export interface NamedPointRow {
+  name: string;
+  x: number;
+  y: number;
+}
+
+/**
+ * Scalars of one run whose names begin alike, on an axis that is cut into a hundred pieces: their mean
+ * in each piece, or their sum (for shares of what does not occur in every epoch).
+ */
+export function family(run: string, prefix: string, axis: Axis, of: "avg" | "sum"): Question {
+  const source = `SELECT name, toFloat64(${axis}) AS x, value AS y FROM scalars ` +
+    "WHERE run_id = {run:String} AND startsWith(name, {prefix:String}) AND isFinite(value)";
+  return {
+    sql: `WITH (SELECT max(x) FROM (${source})) AS top
+SELECT toString(name) AS name, (piece + 0.5) * top / 100 AS x, ${of}(p.y) AS y FROM (${source}) AS p
+GROUP BY name, least(floor(p.x * 100 / if(top > 0, top, 1)), 99) AS piece
+ORDER BY x, name LIMIT 10000`,
+    parameters: { run, prefix },
+  };
+}
+
+export interface EvaluationRow {
+  x: number;
+  mean: number;
+  ci95: number | null;
+  low: number;
+  high: number;
+}
+
+/** Evaluations of one run, at most 300 points: the interval is that of the episodes of an evaluation. */
+export function evaluationsOf(run: string, axis: Axis): Question {
+  const source =
+    `SELECT toFloat64(${axis}) AS x, return_mean, return_ci95, return_min, return_max ` +
+    "FROM evaluations WHERE run_id = {run:String}";
+  return {
+    sql: `WITH (SELECT max(x) FROM (${source})) AS top
+SELECT avg(p.x) AS x, avg(return_mean) AS mean, avg(return_ci95) AS ci95, min(return_min) AS low,
+       max(return_max) AS high
+FROM (${source}) AS p
+GROUP BY least(floor(p.x * 300 / if(top > 0, top, 1)), 299) AS piece ORDER BY x`,
+    parameters: { run },
+  };
+}
+
+export interface MemoryRow {
+  service: string;
+  x: number; // seconds since the first sample
+  y: number; // bytes
+}
+
+/** Proportional set size of each service, the greatest of each of 250 pieces of time. */
+export function memoryOf(run: string): Question {
+  return {
+    sql: `WITH (SELECT (min(time), greatest(1, dateDiff('millisecond', min(time), max(time))))
+              FROM resources WHERE run_id = {run:String}) AS span
+SELECT service, piece * span.2 / 250000 AS x, max(bytes) AS y
+FROM (SELECT toString(service) AS service, time, pid, proportional_bytes AS bytes
+      FROM resources WHERE run_id = {run:String})
+GROUP BY service, least(intDiv(dateDiff('millisecond', span.1, time) * 250, span.2), 249) AS piece
+ORDER BY x, service`,
+    parameters: { run },
+  };
+}
+
+export interface FaultRow {
+  service: string;
+  kind: string;
+  count: number;
+  first: number;
+  last: number;
+  message: string;
+}
+
+export function faultsOf(run: string): Question {
+  return {
+    sql:
+      `SELECT toString(service) AS service, toString(kind) AS kind, toFloat64(sum(count)) AS count,
+       toUInt32(min(iteration)) AS first, toUInt32(max(iteration)) AS last,
+       argMax(message, time) AS message
+FROM faults WHERE run_id = {run:String} GROUP BY service, kind ORDER BY count DESC LIMIT 200`,
+    parameters: { run },
+  };
+}
+
+/** Configurations of runs, as JSON. */
+export function configurationsOf(runs: readonly string[]): Question {
+  return {
+    sql: "SELECT run_id, ifNull(configuration, '') AS configuration, ifNull(code_version, '') AS " +
+      "code_version, ifNull(hardware, '') AS hardware, ifNull(toString(task), '') AS task, " +
+      "ifNull(toString(algorithm), '') AS algorithm, ifNull(toString(preset), '') AS preset, " +
+      "ifNull(toString(observation), '') AS observation, ifNull(toString(seed), '') AS seed " +
+      "FROM runs WHERE run_id IN ({runs:Array(String)})",
+    parameters: { runs },
+  };
+}
+
+export interface SpanRow {
+  id: string;
+  parent: string;
+  name: string;
+  service: string;
+  start_ms: number; // since the first span of the trace
+  duration_ms: number;
+  status: string;
+}
+
+/** Spans of the trace of one epoch; no epoch means the newest. */
+export function traceOf(run: string, iteration: number | undefined): Question {
+  const epoch = iteration === undefined
+    ? ""
+    : "AND toUInt64OrZero(SpanAttributes['rl.iteration']) = {iteration:UInt64}";
+  return {
+    sql: `WITH root AS (SELECT TraceId FROM otel_traces
+    WHERE SpanName = 'rl.iteration' AND SpanAttributes['rl.run.id'] = {run:String} ${epoch}
+    ORDER BY Timestamp DESC LIMIT 1)
+SELECT SpanId AS id, ParentSpanId AS parent, toString(SpanName) AS name,
+       toString(ServiceName) AS service, Duration / 1e6 AS duration_ms, toString(StatusCode) AS status,
+       (toUnixTimestamp64Nano(Timestamp) - min(toUnixTimestamp64Nano(Timestamp)) OVER ()) / 1e6 AS start_ms
+FROM otel_traces WHERE TraceId IN (SELECT TraceId FROM root)
+ORDER BY start_ms, duration_ms DESC LIMIT 1000`,
+    parameters: iteration === undefined ? { run } : { run, iteration },
+  };
+}
