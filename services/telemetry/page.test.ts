@@ -197,6 +197,18 @@ describe("questions of the page", () => {
     expect(Math.max(...learner)).toBeCloseTo(380e6 * (1 + 0.1 * 299 / 300), -1);
     expect(await rows(queries.faultsOf(run))).toMatchObject([{ kind: "non_finite", count: 2 }]);
     expect(await rows(queries.traceOf(run, 3))).toEqual([]);
+    // The seed has one trace: that of the first run's newest epoch.
+    for (const epoch of [120, undefined]) {
+      const spans = await rows<queries.SpanRow>(queries.traceOf(run, epoch));
+      expect(spans.map(({ name, start_ms, duration_ms }) => [name, start_ms, duration_ms])).toEqual(
+        [
+          ["rl.iteration", 0, 250],
+          ["rollout", 0, 150],
+          ["rollout/simulation/physics", 10, 90],
+          ["actor", 150, 60],
+        ],
+      );
+    }
     expect(await rows(queries.scalarNames([run]))).toHaveLength(15);
     expect(await rows(queries.factsOf([run, "walker-sdpg-3"]))).toHaveLength(2);
     expect(await rows(queries.configurationsOf([run, "walker-sdpg-3"]))).toHaveLength(2);

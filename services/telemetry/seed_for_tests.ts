@@ -82,6 +82,7 @@ FROM (SELECT number, ${from} + intDiv(number, ${epochs * names.length}) AS r,
     }
     await seedEvaluations(store, runs, epochs);
     await seedRest(store, runs);
+    await seedTrace(store, epochs);
   } finally {
     await store.close();
   }
@@ -147,6 +148,26 @@ INSERT INTO faults
 SELECT run_id, 'gpu-sim', 'non_finite', 40, 2, 'a made-up message <b>not bold</b>',
        began + toIntervalSecond(30), run_id, 1
 FROM (SELECT number AS r, ${runFacts} FROM numbers(${some})) WHERE r % 4 = 0`);
+}
+
+/** The trace of the first run's newest epoch: its spans, each with what it is under. */
+async function seedTrace(store: Store, epochs: number): Promise<void> {
+  // Traces expire: this one is of today.
+  const dayS = Math.floor(Date.now() / 86_400_000) * 86_400;
+  const spans = [
+    ["rl.iteration", "", "", "learner", 0, 250],
+    ["rollout", "rl.iteration", "rollout", "learner", 0, 150],
+    ["physics", "rollout", "rollout/simulation/physics", "gpu-sim", 10, 90],
+    ["actor", "rl.iteration", "actor", "learner", 150, 60],
+  ];
+  for (const [name, parent, phase, service, startMs, durationMs] of spans) {
+    await store.command(`
+INSERT INTO otel_traces (Timestamp, TraceId, SpanId, ParentSpanId, SpanName, ServiceName,
+                         SpanAttributes, Duration, StatusCode)
+SELECT toDateTime64(${dayS}, 9, 'UTC') + toIntervalMillisecond(${startMs}),
+       lower(hex(substring(SHA256('hopper-sdpg-0 ${epochs}'), 1, 16))), '${name}', '${parent}',
+       '${name}', '${service}', map('rl.phase', '${phase}'), ${Number(durationMs) * 1e6}, 'Unset'`);
+  }
 }
 
 if (import.meta.main) {

@@ -70,6 +70,12 @@ const suites: Suite[] = [
     run: () => vitest("e2e", ["test/e2e"], { serial: true }),
   },
   {
+    name: "page",
+    what: "the web page in Chromium: every view, keyboard, accessibility",
+    always: true,
+    run: () => vitest("page", ["test/page"]),
+  },
+  {
     name: "sanitize",
     what: "native tests and parity under ASan and UBSan: baseline and emulated CUDA mapping",
     always: false,

@@ -174,7 +174,7 @@ function plotLines(
     // The greatest first: each later one covers what is below it.
     for (const { top, key } of layers.toReversed()) {
       add(top, {
-        stroke: colour("--surface"),
+        stroke: colourOf(key),
         width: 1,
         fill: colourOf(key),
         points: { show: false },

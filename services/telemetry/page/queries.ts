@@ -406,20 +406,19 @@ export interface SpanRow {
   status: string;
 }
 
-/** Spans of the trace of one epoch; no epoch means the newest. */
+/** Spans of the trace of one epoch; no epoch means the newest. Repeated epochs have the same ids. */
 export function traceOf(run: string, iteration: number | undefined): Question {
   const epoch = iteration === undefined
-    ? ""
-    : "AND toUInt64OrZero(SpanAttributes['rl.iteration']) = {iteration:UInt64}";
+    ? "(SELECT max(iteration) FROM scalars WHERE run_id = {run:String} AND name = 'rewards')"
+    : "{iteration:UInt64}";
   return {
-    sql: `WITH root AS (SELECT TraceId FROM otel_traces
-    WHERE SpanName = 'rl.iteration' AND SpanAttributes['rl.run.id'] = {run:String} ${epoch}
-    ORDER BY Timestamp DESC LIMIT 1)
-SELECT SpanId AS id, ParentSpanId AS parent, toString(SpanName) AS name,
+    sql: `SELECT SpanId AS id, ParentSpanId AS parent,
+       if(SpanAttributes['rl.phase'] = '', toString(SpanName), SpanAttributes['rl.phase']) AS name,
        toString(ServiceName) AS service, Duration / 1e6 AS duration_ms, toString(StatusCode) AS status,
        (toUnixTimestamp64Nano(Timestamp) - min(toUnixTimestamp64Nano(Timestamp)) OVER ()) / 1e6 AS start_ms
-FROM otel_traces WHERE TraceId IN (SELECT TraceId FROM root)
-ORDER BY start_ms, duration_ms DESC LIMIT 1000`,
+FROM otel_traces
+WHERE TraceId = lower(hex(substring(SHA256(concat({run:String}, ' ', toString(${epoch}))), 1, 16)))
+ORDER BY start_ms, duration_ms DESC LIMIT 1 BY SpanId LIMIT 1000`,
     parameters: iteration === undefined ? { run } : { run, iteration },
   };
 }
