@@ -113,6 +113,10 @@ V direction(const Light& light, V pos, const Bodies& bodies) {
 constexpr float kEverywhere = 1e9f;
 constexpr ScreenBox kWholeScreen{-kEverywhere, kEverywhere, -kEverywhere, kEverywhere};
 constexpr ScreenBox kNowhere{kEverywhere, -kEverywhere, kEverywhere, -kEverywhere};
+ScreenBox both(const ScreenBox& a, const ScreenBox& b) {
+  return {std::min(a.left, b.left), std::max(a.right, b.right), std::min(a.top, b.top),
+          std::max(a.bottom, b.bottom)};
+}
 // Added around every bound: rounding here and in the intersections is far below a pixel.
 constexpr double kMargin = 0.25;
 
@@ -199,8 +203,11 @@ std::uint32_t pack(const float* colour) {
 // out must not show.
 void find_flat_colours(const Frame& frame, Shape* shape) {
   const Geom& geom = *shape->geom;
-  float lit[3];
-  for (float& x : lit) x = geom.emission + frame.global_ambient;
+  // With and without the lights that cast shadows.
+  float lit[3], shaded[3];
+  for (int c = 0; c < 3; ++c) lit[c] = shaded[c] = geom.emission + frame.global_ambient;
+  int casters = 0;
+  shape->light = -1;
   for (int l = 0; l < frame.lights; ++l) {
     const FrameLight& placed = frame.light[l];
     const Light& light = *placed.light;
@@ -212,18 +219,31 @@ void find_flat_colours(const Frame& frame, Shape* shape) {
                         (light.specular[0] > 0 || light.specular[1] > 0 || light.specular[2] > 0);
     if (!light.directional || (shines && facing > 0)) return;
     if (placed.casts && !(facing > 0)) continue;
-    for (int c = 0; c < 3; ++c) lit[c] += light.ambient[c] + facing * light.diffuse[c];
+    if (placed.casts) {
+      ++casters;
+      shape->light = l;
+    }
+    for (int c = 0; c < 3; ++c) {
+      const float more = light.ambient[c] + facing * light.diffuse[c];
+      lit[c] += more;
+      if (!placed.casts) shaded[c] += more;
+    }
   }
   shape->is_flat = true;
-  float most[3], first[3], second[3];
-  for (int c = 0; c < 3; ++c) {
-    most[c] = lit[c] * geom.albedo[c];
-    if (!(most[c] < 1)) most[c] = 1;
-    first[c] = most[c] * geom.first[c];
-    second[c] = most[c] * geom.second[c];
-  }
-  shape->flat[0] = pack(geom.checker ? first : most);
-  shape->flat[1] = pack(second);
+  if (casters != 1) shape->light = -1;
+  const auto paint = [&](const float* light, std::uint32_t* colours) {
+    float most[3], first[3], second[3];
+    for (int c = 0; c < 3; ++c) {
+      most[c] = light[c] * geom.albedo[c];
+      if (!(most[c] < 1)) most[c] = 1;
+      first[c] = most[c] * geom.first[c];
+      second[c] = most[c] * geom.second[c];
+    }
+    colours[0] = pack(geom.checker ? first : most);
+    colours[1] = pack(second);
+  };
+  paint(lit, shape->flat);
+  paint(shaded, shape->shaded);
 }
 
 // -- shadows -------------------------------------------------------------------------------------
@@ -231,6 +251,9 @@ void find_flat_colours(const Frame& frame, Shape* shape) {
 constexpr float kFarAway = 1e15f;
 std::size_t padded_casters(const Scene& scene) {
   return (scene.geoms.size() + kCasterBlock - 1) / kCasterBlock * kCasterBlock;
+}
+std::size_t planes_of(const Scene& scene) {
+  return std::ranges::count(scene.geoms, kPlane, &Geom::type);
 }
 V vector(const float* p) { return {p[0], p[1], p[2]}; }
 
@@ -276,40 +299,52 @@ void cast(const Frame& frame, bool cull, FrameLight* light) {
   }
 }
 
-// Where shadows may fall on a plane: what each light throws onto it is as long as it is slanted.
-ScreenBox shadows_on(const Shape& plane, const Frame& frame, const Screen& screen) {
+// Where a light throws a shape's shadow on a plane: as long as the light is slanted.
+ScreenBox shadow_on(const Shape& plane, const V& towards, const Shape& shape,
+                    const Screen& screen) {
   const V normal = vector(plane.axes[2]);
-  ScreenBox all = kNowhere;
+  const double slant = dot(normal, towards);
+  const Core core = core_of(shape);
+  // More than the rounding of the points on the plane.
+  const double radius = (core.radius * 1.001 + 0.01) / slant;
+  if (slant < 0.05 || !(radius < kEverywhere)) return kWholeScreen;
+  ScreenBox box = kNowhere;
+  for (const V end : {core.from, core.from + core.along}) {
+    const double height = dot(normal, end - vector(plane.centre));
+    box = both(box, screen.sphere(end - towards * (height / slant), radius));
+  }
+  return box;
+}
+
+void find_shadows(const Frame& frame, const Screen& screen, bool cull, Shape* plane) {
+  plane->shadows = cull ? kNowhere : kWholeScreen;
   for (int l = 0; l < frame.lights; ++l) {
     const FrameLight& light = frame.light[l];
     const V towards = vector(light.towards);
-    const double slant = dot(normal, towards);
-    if (!light.casts || slant <= 0) continue;
-    for (int i = 0; i < frame.shapes; ++i) {
-      const Shape& shape = frame.shape[i];
-      if (&shape == &plane) continue;
-      const Core core = core_of(shape);
-      // More than the rounding of the points on the plane.
-      const double radius = (core.radius * 1.001 + 0.01) / slant;
-      if (slant < 0.05 || !(radius < kEverywhere)) return kWholeScreen;
-      for (const V end : {core.from, core.from + core.along}) {
-        const double height = dot(normal, end - vector(plane.centre));
-        const ScreenBox box = screen.sphere(end - towards * (height / slant), radius);
-        all = {std::min(all.left, box.left), std::max(all.right, box.right),
-               std::min(all.top, box.top), std::max(all.bottom, box.bottom)};
-      }
+    if (!light.casts || dot(vector(plane->axes[2]), towards) <= 0) continue;
+    for (int i = 0; i < frame.casters; ++i) {
+      const bool real = i < frame.shapes && &frame.shape[i] != plane;
+      const ScreenBox box = !real  ? kNowhere
+                            : cull ? shadow_on(*plane, towards, frame.shape[i], screen)
+                                   : kWholeScreen;
+      plane->shadows = both(plane->shadows, box);
+      if (l != plane->light) continue;
+      plane->thrown[0][i] = box.left;
+      plane->thrown[1][i] = box.right;
+      plane->thrown[2][i] = box.top;
+      plane->thrown[3][i] = box.bottom;
     }
   }
-  return all;
 }
 
 }  // namespace
 
 std::size_t frame_memory(const Scene& scene) {
-  const std::size_t bytes =
-      scene.geoms.size() * sizeof(Shape) + scene.lights.size() * sizeof(FrameLight) +
-      (4 + kCasterRows * scene.lights.size()) * padded_casters(scene) * sizeof(float) +
-      static_cast<std::size_t>(scene.nbody) * 10 * sizeof(double);
+  const std::size_t bytes = scene.geoms.size() * sizeof(Shape) +
+                            scene.lights.size() * sizeof(FrameLight) +
+                            (4 + kCasterRows * scene.lights.size() + 4 * planes_of(scene)) *
+                                padded_casters(scene) * sizeof(float) +
+                            static_cast<std::size_t>(scene.nbody) * 10 * sizeof(double);
   return (bytes + 63) / 64 * 64;
 }
 
@@ -320,7 +355,7 @@ void make_frame(const Scene& scene, const View& view, const float* pose, void* m
   const auto next_row = [&] { return std::exchange(row, row + padded_casters(scene)); };
   for (float*& casters : out->caster) casters = next_row();
   float* const of_lights = row;
-  row += kCasterRows * scene.lights.size() * padded_casters(scene);
+  row += (kCasterRows * scene.lights.size() + 4 * planes_of(scene)) * padded_casters(scene);
   double* body_pose = reinterpret_cast<double*>(row);
   double* com = body_pose + 7 * scene.nbody;
   out->shape = reinterpret_cast<Shape*>(com + 3 * scene.nbody);
@@ -401,8 +436,10 @@ void make_frame(const Scene& scene, const View& view, const float* pose, void* m
   }
   for (int l = 0; l < out->lights; ++l)
     if (out->light[l].casts && out->light[l].light->directional) cast(*out, cull, &out->light[l]);
-  for (int i = 0; i < out->planes; ++i)
-    out->shape[i].shadows = cull ? shadows_on(out->shape[i], *out, screen) : kWholeScreen;
+  for (int i = 0; i < out->planes; ++i) {
+    for (float*& side : out->shape[i].thrown) side = next_row();
+    find_shadows(*out, screen, cull, &out->shape[i]);
+  }
 }
 
 }  // namespace sdpg::render

@@ -27,7 +27,14 @@ struct Shape {
   // Where all lights are alike on the whole of a plane: its two colours outside of any shadow.
   bool is_flat;
   std::uint32_t flat[2];
-  ScreenBox shadows;  // on a flat plane; none lies outside
+  // Of a flat plane, if shadows are asked for: none lies outside the box.
+  ScreenBox shadows;
+  // If a single light casts them, which that is, else -1. Then: the two colours inside of a shadow,
+  // and the box of what each shape throws: left, right, top, bottom, each [casters], filled up with
+  // boxes that nothing touches.
+  int light;
+  std::uint32_t shaded[2];
+  float* thrown[4];
 };
 
 // Rows of FrameLight::caster.

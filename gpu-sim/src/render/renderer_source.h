@@ -581,18 +581,15 @@ SDPG_INLINE bool may_be_shadowed(const Canvas<P>& c, const Surface<P>& surface) 
   return false;
 }
 
-// Lanes of the surface that the light does not reach. `towards` has length 1; the light is
-// `distance` away.
-template <class P>
-SDPG_INLINE typename P::Bool shadowed(const Canvas<P>& c, const FrameLight& light,
-                                      const Surface<P>& surface, const Vec3<P>& towards,
-                                      P distance) {
+// Lanes of the surface that a light does not reach. `towards` has length 1; the light is `distance`
+// away. near_of(block) has a bit for each of the block's shapes that may be in the way.
+template <class P, class Near>
+SDPG_INLINE typename P::Bool shadowed(const Canvas<P>& c, const Surface<P>& surface,
+                                      const Vec3<P>& towards, P distance, const Near& near_of) {
   const Frame& f = c.frame;
-  const Bundle rays = bundle(light, surface);
   auto dark = core::no_lanes<P>();
   for (int block = 0; block < f.casters; block += P::lanes) {
-    for (std::uint32_t near = in_the_way(c, block, light, rays, surface); near != 0;
-         near &= near - 1) {
+    for (std::uint32_t near = near_of(block); near != 0; near &= near - 1) {
       const Shape& s = f.shape[block + __builtin_ctz(near)];
       const Vec3<P> from{surface.p.x - P(s.centre[0]), surface.p.y - P(s.centre[1]),
                          surface.p.z - P(s.centre[2])};
@@ -655,8 +652,12 @@ SDPG_INLINE Colour<P> light_up(const Canvas<P>& c, const Surface<P>& surface) {
     if (placed.casts) {
       // MuJoCo's shadows swallow all of the light, its ambient part too.
       auto reached = surface.own & (facing > 0.0f);
-      if (core::any(reached))
-        reached = reached & (!shadowed(c, placed, surface, towards, distance));
+      if (core::any(reached)) {
+        const Bundle rays = bundle(placed, surface);
+        reached = reached & (!shadowed(c, surface, towards, distance, [&](int block) {
+                    return in_the_way(c, block, placed, rays, surface);
+                  }));
+      }
       if (!core::any(reached)) continue;
       strength = core::keep(reached, strength);
     }
@@ -722,18 +723,33 @@ SDPG_INLINE P colour(const Canvas<P>& c, int column, int row, int index, typenam
   surface.shape = &s;
   surface.index = index;
   surface.own = own;
+  surface.p = {rays.u * t, rays.v * t, -t};
   bool flat = type == kPlane && s.is_flat;
-  if (c.frame.shadows && !(flat && !touches(s.shadows, column * Tiles<P>::width, Tiles<P>::width,
-                                            row * Tiles<P>::height, Tiles<P>::height))) {
-    bound(c, column, row, c.depth + at, &surface);
-    flat = flat && !may_be_shadowed(c, surface);
+  auto dark = core::no_lanes<P>();
+  const int x = column * Tiles<P>::width, y = row * Tiles<P>::height;
+  if (c.frame.shadows && !(flat && !touches(s.shadows, x, Tiles<P>::width, y, Tiles<P>::height))) {
+    if (flat && s.light >= 0) {
+      const float right = static_cast<float>(x + Tiles<P>::width - 1),
+                  bottom = static_cast<float>(y + Tiles<P>::height - 1);
+      const Vec3<P> towards = all_lanes<P>(c.frame.light[s.light].towards);
+      dark = shadowed(c, surface, towards, P(INFINITY), [&](int block) {
+        const auto side = [&](int k) { return core::load<P>(s.thrown[k] + block); };
+        return core::bits((side(0) <= right) & (side(1) >= static_cast<float>(x)) &
+                          (side(2) <= bottom) & (side(3) >= static_cast<float>(y)));
+      });
+    } else {
+      bound(c, column, row, c.depth + at, &surface);
+      flat = flat && !may_be_shadowed(c, surface);
+    }
   }
   if (flat) {
-    if (!g.checker) return packed<P>(s.flat[0]);
-    return select(on_first(g, local(0), local(1)), packed<P>(s.flat[0]), packed<P>(s.flat[1]));
+    const auto shade = [&](int k) {
+      return select(dark, packed<P>(s.shaded[k]), packed<P>(s.flat[k]));
+    };
+    if (!g.checker) return shade(0);
+    return select(on_first(g, local(0), local(1)), shade(0), shade(1));
   }
   const Vec3<P> place{local(0), local(1), local(2)};
-  surface.p = {rays.u * t, rays.v * t, -t};
   if constexpr (is_mesh(type))
     surface.n = mesh_normal<P>(s, c.triangle + at, core::bits(own));
   else
