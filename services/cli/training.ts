@@ -7,7 +7,7 @@ import { Recorder } from "@sdpg/common/record.ts";
 import { iterationTrace, unixMs } from "@sdpg/common/trace.ts";
 import { UsageError } from "@sdpg/common/service.ts";
 import { runDirectory } from "@sdpg/common/home.ts";
-import type { Done, WatchRunResponse } from "@proto/sdpg/learner/v1/learner_pb.ts";
+import type { Done } from "@proto/sdpg/learner/v1/learner_pb.ts";
 import {
   type DeadService,
   describeDeath,
@@ -22,6 +22,7 @@ import type { Progress, RunFacts } from "./progress.ts";
 import { openReport, type Report, RunLog } from "./report.ts";
 import { watchResources } from "./resources.ts";
 import { ServiceLogs } from "./service_logs.ts";
+import { watchRun } from "./watch_run.ts";
 
 export interface Started {
   facts: RunFacts;
@@ -40,8 +41,6 @@ export interface TrainingOptions {
   begin(mesh: Mesh): Promise<Started>;
 }
 
-/** Events the learner may send ahead of what was read. */
-const credits = 16;
 /** How long the learner may take to finish an epoch and write its checkpoint. */
 const stopDeadlineMs = 120_000;
 const telemetryRestarts = 3;
@@ -141,9 +140,10 @@ async function follow(
   const services = mesh.services;
   const resumeCommand = `./sdpg resume ${runId}`;
   let stopped = false;
+  let done: Done | undefined;
   let outcome: Done | Error | undefined;
-  const watching = watch(mesh, runId, {
-    event: ({ event }) => {
+  const watching = (async () => {
+    for await (const event of watchRun(mesh.learner, runId)) {
       if (event.case === "epoch") {
         const startMs = unixMs();
         report.epoch(event.value);
@@ -155,9 +155,11 @@ async function follow(
       } else if (event.case === "evaluation") {
         report.evaluation(event.value);
         log.evaluation(event.value);
+      } else if (event.case === "done") {
+        done = event.value;
       }
-    },
-  }).then((done) => outcome = done, (error) => outcome = error as Error);
+    }
+  })().then(() => outcome = done, (error) => outcome = error as Error);
   try {
     let restarts = 0;
     while (outcome === undefined) {
@@ -214,30 +216,6 @@ async function follow(
   log.done(outcome!);
   if (stopped) report.note(`stopped; go on with: ${resumeCommand}`);
   return 0;
-}
-
-/** Reads events until the run is done. Rejects with CliError when it failed. */
-async function watch(
-  mesh: Mesh,
-  runId: string,
-  on: { event(event: WatchRunResponse): void },
-): Promise<Done> {
-  const stream = mesh.learner.watchRun();
-  try {
-    await stream.send({ runId, credits });
-    let done: Done | undefined;
-    for await (const response of stream.responses) {
-      // The learner closes the stream once the end of the run is recorded.
-      if (response.event.case === "done") done = response.event.value;
-      if (response.event.case === "failed") throw new CliError(response.event.value.reason);
-      on.event(response);
-      await stream.send({ runId, credits: 1 });
-    }
-    if (done) return done;
-    throw new CliError(`The learner closed its events of run ${runId} before the run ended`);
-  } finally {
-    stream.cancel();
-  }
 }
 
 /** The failure to report when a service died: its own last words, and what can be done. */

@@ -11,6 +11,7 @@ import { Recorder } from "@sdpg/common/record.ts";
 import { didYouMean } from "@sdpg/common/suggest.ts";
 import { loadTask } from "@sdpg/tasks/mod.ts";
 import { listTaskNames } from "../catalogue.ts";
+import { measureEvaluation } from "../bench_evaluation.ts";
 import { measureTelemetry } from "../bench_telemetry.ts";
 import { oneOf, read, UsageError, verb } from "../flags.ts";
 import { megabytes, table } from "../format.ts";
@@ -19,10 +20,12 @@ import { CliError, delay } from "../process.ts";
 import { sampleProcesses } from "../procfs.ts";
 import { writeOut } from "../report.ts";
 import { withTelemetry } from "../store.ts";
+import { watchRun } from "../watch_run.ts";
 
 interface Options {
   json: boolean;
   epochs: number;
+  stretches: number;
   observation: string;
   preset: string;
   minutes: number;
@@ -44,6 +47,11 @@ const benches: Bench[] = [
   },
   { name: "mesh", what: "an epoch through gRPC and shared memory against in-process", run: mesh },
   { name: "memory", what: "PSS of all services during a run, and its estimate", run: memory },
+  {
+    name: "evaluation",
+    what: "what scheduled evaluations cost a training with one thread, on a second core",
+    run: evaluation,
+  },
   { name: "telemetry", what: "rows the store takes, and a curve out of them", run: telemetry },
 ];
 
@@ -63,7 +71,7 @@ export const bench = verb({
     epochs: { value: "N", meaning: "epochs of memory", read: read.count, fallback: "30" },
     obs: {
       value: "pixels|state",
-      meaning: "what memory's policy sees",
+      meaning: "what the policy of memory and evaluation sees",
       read: readObservation,
       fallback: "state",
     },
@@ -72,6 +80,12 @@ export const bench = verb({
       meaning: "memory's preset",
       read: readPreset,
       fallback: "paper",
+    },
+    stretches: {
+      value: "N",
+      meaning: "evaluations that evaluation counts",
+      read: read.count,
+      fallback: "20",
     },
     minutes: {
       value: "M",
@@ -86,7 +100,7 @@ export const bench = verb({
       fallback: "50000",
     },
   },
-  details: benches.map(({ name, what }) => `  ${name.padEnd(9)} ${what}`).join("\n"),
+  details: benches.map(({ name, what }) => `  ${name.padEnd(10)} ${what}`).join("\n"),
   examples: ["./sdpg bench physics", "./sdpg bench memory --obs pixels --json"],
   async run({ positionals: [name], options }) {
     const found = benches.find((each) => each.name === name);
@@ -101,6 +115,7 @@ export const bench = verb({
     return await found.run({
       json: options.json,
       epochs: options.epochs ?? 30,
+      stretches: options.stretches ?? 20,
       observation: options.obs ?? "state",
       preset: options.preset ?? "paper",
       minutes: options.minutes ?? 0.25,
@@ -183,20 +198,14 @@ async function memory({ json, epochs, observation, preset }: Options): Promise<n
         await delay(250);
       }
     })();
-    const stream = opened.learner.watchRun();
-    await stream.send({ runId, credits: 100 });
     try {
-      for await (const { event } of stream.responses) {
-        if (event.case === "failed") throw new CliError(event.value.reason);
-        if (event.case === "done") break;
+      for await (const event of watchRun(opened.learner, runId)) {
         if (event.case === "epoch" && event.value.epoch > 2n) {
           liveTensors.add(event.value.scalars.live_tensors);
         }
-        await stream.send({ runId, credits: 1 });
       }
     } finally {
       over = true;
-      stream.cancel();
       await sampling;
     }
   } finally {
@@ -235,6 +244,19 @@ async function memory({ json, epochs, observation, preset }: Options): Promise<n
     );
   }
   return peakTogether <= limit && steady ? 0 : 1;
+}
+
+/** Fails where training lost more than the share of a core that the evaluations took. */
+async function evaluation({ json, stretches, observation }: Options): Promise<number> {
+  const figures = await measureEvaluation({
+    stretches,
+    observation,
+    progress: (line) => console.error(line),
+  });
+  const code = await report("evaluation", [figures], json);
+  const [, throughput] = figures.throughput_with_evaluations as number[];
+  const [, share] = figures.share_of_a_core_for_evaluations as number[];
+  return 1 - throughput <= share ? code : 1;
 }
 
 /** The offered rate with none lost or doubled; whether it is reached, the figures say. */
