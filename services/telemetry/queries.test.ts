@@ -187,6 +187,13 @@ describe("docs/queries.md", () => {
   test("has one statement under each heading that is checked here", () => {
     expect(statements.map(([heading]) => heading)).toEqual(Object.keys(expected));
   });
+  test("has the statement that the README shows", () => {
+    const readme = Deno.readTextFileSync(new URL("../../README.md", import.meta.url));
+    const shown = [...readme.matchAll(/```sql\n(.*?)```/gs)].map(([, sql]) => sql);
+    expect(shown).toEqual([
+      Object.fromEntries(statements)["Curve, phase times and memory of a run in one statement"],
+    ]);
+  });
   test.each(statements)("%s", async (heading, sql) => {
     expectCells(await ask(sql), await expected[heading]());
   });
