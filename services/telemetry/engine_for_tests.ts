@@ -35,7 +35,14 @@ export class EngineBehindHttp {
     const at = new URL(request.url);
     this.seen.push(at);
     if (at.pathname === "/ping") return new Response("Ok.\n");
-    let sql = [at.searchParams.get("query"), await request.text()].filter(Boolean).join("\n");
+    const body = await request.bytes();
+    let sql = at.searchParams.get("query") ?? "";
+    if (sql.endsWith(" FORMAT Native")) {
+      const path = `${this.#directory}/insert.native`; // the engine takes it only from a file
+      Deno.writeFileSync(path, body);
+      const columns = /\((.*)\)/.exec(sql)![1];
+      sql = sql.replace(" FORMAT Native", ` SELECT ${columns} FROM file('${path}', Native)`);
+    } else sql = [sql, new TextDecoder().decode(body)].filter(Boolean).join("\n");
     const refuses = this.away;
     const isInsert = sql.startsWith("INSERT");
     if (refuses && !(isInsert && ++this.#refused % 3 === 0)) {
@@ -43,7 +50,7 @@ export class EngineBehindHttp {
     }
     const token = at.searchParams.get("insert_deduplication_token");
     if (token) {
-      sql = sql.replace(" FORMAT ", ` SETTINGS insert_deduplication_token='${token}' FORMAT `);
+      sql = sql.replace(/ (?=FORMAT |SELECT )/, ` SETTINGS insert_deduplication_token='${token}' `);
     }
     const parameters: Record<string, string> = {};
     for (const [name, value] of at.searchParams) {

@@ -10,20 +10,21 @@ import type { Logger } from "@sdpg/common/log.ts";
 import { parseAddress } from "@sdpg/common/service.ts";
 import { type Credentials, credentialsFor, hostAllowed, mayEnter } from "./access.ts";
 import { checkReadOnly } from "./guard.ts";
-import { Busy, type Ingest } from "./ingest.ts";
+import type { Blocks } from "./blocks.ts";
+import { putIterations, putSpans } from "./hot_otlp.ts";
+import { Busy, type Ingest, type Taken } from "./ingest.ts";
 import {
   decodeLogsRequest,
   decodeMetrics,
   decodeTraces,
   type Encoding,
   exportResponse,
-  type Rejected,
   type Signal,
   statusBody,
 } from "./otlp.ts";
-import { type OtelRows, rowsOfLogs, rowsOfMetrics, rowsOfTraces } from "./otel_rows.ts";
+import { putTraces, rowsOfLogs, rowsOfMetrics } from "./otel_rows.ts";
 import type { Page } from "./page.ts";
-import { noRows, type Rows, rowsOf } from "./rows.ts";
+import { rowsOf } from "./rows.ts";
 import { nativeFor } from "./native.ts";
 import { settingsOf } from "./settings.ts";
 import { databaseName, EngineError, type Store } from "./store.ts";
@@ -94,8 +95,8 @@ function handler(
         return await takeOtlp(request, signals[url.pathname], parts);
       }
       if (url.pathname === "/health") {
-        const { counts, waitingRows, spooledRows } = parts.ingest;
-        const status = spooledRows > 0 ? "spooling" : "serving";
+        const { counts, waitingRows, spooledRows, away } = parts.ingest;
+        const status = away ? "spooling" : "serving";
         return json(200, { status, waitingRows, spooledRows, ...counts });
       }
       if (/^\/ui(\/|$)/.test(url.pathname)) return await parts.page(request, url);
@@ -165,22 +166,19 @@ async function takeOtlp(
       `Expected content-encoding gzip or identity, came ${compression}`,
     );
   }
-  let taken: { rows: Rows; otel: OtelRows; rejected: Rejected };
-  let id: string;
   try {
     const body = await bodyBytes(request, limits.otlpBytes, compression === "gzip");
-    taken = readOtlp(signal, encoding, body, now());
-    id = createHash("sha256").update(signal).update(body).digest("hex").slice(0, 32);
-  } catch (error) {
-    if (error instanceof MalformedOtlp) return otlpStatus(encoding, 400, 3, error.message);
-    throw error;
-  }
-  try {
-    await ingest.add(taken.rows, { id, otel: taken.otel });
-    return new Response(exportResponse(signal, encoding, taken.rejected), {
+    const id = createHash("sha256").update(signal).update(body).digest("hex").slice(0, 32);
+    const rejected = await ingest.add(
+      (blocks) => readOtlp(signal, encoding, body, now(), blocks),
+      id,
+    );
+    return new Response(exportResponse(signal, encoding, rejected), {
       headers: { "content-type": mediaType(encoding) },
     });
   } catch (error) {
+    if (error instanceof MalformedOtlp) return otlpStatus(encoding, 400, 3, error.message);
+    if (error instanceof TooLarge) throw error;
     const later = { "retry-after": "1" };
     if (error instanceof Busy) return otlpStatus(encoding, 429, 8, error.message, later);
     log.error("Cannot store rows", {
@@ -201,16 +199,26 @@ function readOtlp(
   encoding: Encoding,
   body: Uint8Array,
   nowMs: number,
-): { rows: Rows; otel: OtelRows; rejected: Rejected } {
-  if (signal === "logs") {
-    const { events, logs } = decodeLogsRequest(encoding, body);
-    const { rows: otel, rejected } = rowsOfLogs(logs, nowMs);
-    return { rows: rowsOf(events), otel, rejected };
+  blocks: Blocks,
+): Taken {
+  const binary = encoding === "protobuf";
+  switch (signal) {
+    case "traces": {
+      if (binary && putSpans(body, blocks.otel_traces, nowMs)) return {};
+      const request = decodeTraces(encoding, body);
+      return { rejected: putTraces(request, nowMs, blocks.otel_traces) };
+    }
+    case "metrics": {
+      const { rows: otel, rejected } = rowsOfMetrics(decodeMetrics(encoding, body), nowMs);
+      return { otel, rejected };
+    }
+    case "logs": {
+      if (binary && putIterations(body, blocks.scalars)) return {};
+      const { events, logs } = decodeLogsRequest(encoding, body);
+      const { rows: otel, rejected } = rowsOfLogs(logs, nowMs);
+      return { rows: rowsOf(events), otel, rejected };
+    }
   }
-  const { rows: otel, rejected } = signal === "traces"
-    ? rowsOfTraces(decodeTraces(encoding, body), nowMs)
-    : rowsOfMetrics(decodeMetrics(encoding, body), nowMs);
-  return { rows: noRows(), otel, rejected };
 }
 
 const mediaType = (encoding: Encoding) =>
@@ -281,6 +289,7 @@ async function answer(request: Request, url: URL, parts: HttpParts): Promise<Res
     else if (!ownParameters.has(name)) settings.push([name, value]);
   }
   const checked = checkReadOnly(sql, parts.tableFunctions);
+  await parts.ingest.settled();
   const { bytes, rowsRead, bytesRead, elapsedS } = await store.ask({
     sql: checked.sql,
     format,
@@ -394,7 +403,11 @@ class TooLarge extends Error {}
 /** Body, unpacked when it is gzip; refused as soon as it passes the limit, packed or not. */
 async function bodyBytes(request: Request, maxBytes: number, gzip = false): Promise<Uint8Array> {
   const tooLarge = () => new TooLarge(`The request is too large: at most ${maxBytes} bytes`);
-  if (Number(request.headers.get("content-length") ?? 0) > maxBytes) throw tooLarge();
+  const length = Number(request.headers.get("content-length") ?? NaN);
+  if (length > maxBytes) throw tooLarge();
+  if (length <= maxBytes && !gzip && !request.headers.has("transfer-encoding")) {
+    return await request.bytes(); // no more than it says
+  }
   const stream = gzip ? request.body?.pipeThrough(new DecompressionStream("gzip")) : request.body;
   const chunks: Uint8Array[] = [];
   let bytes = 0;

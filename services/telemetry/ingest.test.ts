@@ -2,11 +2,13 @@
 
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { decodeLogs, encodeLogs, type LogEvent, MalformedOtlp } from "@sdpg/common/otlp.ts";
-import { Busy, Ingest } from "./ingest.ts";
+import { logger } from "@sdpg/common/log.ts";
+import { Busy, Ingest, type IngestLimits } from "./ingest.ts";
 import { migrate, type Migration, readMigrations, splitStatements } from "./migrate.ts";
 import { studentT975, summary } from "@sdpg/common/student.ts";
-import { rowsOf } from "./rows.ts";
-import { openEmbedded, type Store } from "./store.ts";
+import { type Rows, rowsOf } from "./rows.ts";
+import { type Part, Spool } from "./spool.ts";
+import { EngineError, linesOf, openEmbedded, type Store } from "./store.ts";
 
 let directory: string;
 let store: Store;
@@ -48,14 +50,27 @@ const state = (runId: string, sequence: number, name: string, more = {}): LogEve
 const rows = (events: LogEvent[], source = "sender-1") =>
   rowsOf(decodeLogs(JSON.parse(encodeLogs({ "service.instance.id": source }, events))));
 const one = async (sql: string) => (await store.rows<Record<string, unknown>>(sql))[0];
-const ingest = (limits = {}) => new Ingest(store, { intervalMs: 0, ...limits });
+/** An ingest that puts rows of events into a store and says when they are there. */
+class TestIngest extends Ingest {
+  constructor(limits: Partial<IngestLimits> = {}, behind = store, spool = newSpool()) {
+    const log = logger("test", {}, () => {});
+    super(behind, spool, log, { intervalMs: 0, insertIntervalMs: 0, ...limits });
+  }
+  async put(rows: Rows): Promise<void> {
+    await this.add(() => ({ rows }));
+    await this.settled();
+  }
+}
+let spools = 0;
+const newSpool = () => Spool.open(`${directory}/spool-${spools++}`).spool;
+const ingest = (limits: Partial<IngestLimits> = {}) => new TestIngest(limits);
 
 describe("scalars", () => {
   test("the same request twice is stored once", async () => {
     const service = ingest();
     const events = [1, 2, 3].map((n) => iteration("twice", n, { a: n, b: -n }));
-    await service.add(rows(events));
-    await service.add(rows(events));
+    await service.put(rows(events));
+    await service.put(rows(events));
     await service.stop();
     expect(service.counts).toMatchObject({ stored: 6, repeated: 6 });
     expect(await one("SELECT count() AS n, sum(value) AS s FROM scalars WHERE run_id = 'twice'"))
@@ -63,12 +78,12 @@ describe("scalars", () => {
   });
   test("a replay after a resume keeps the first rows and adds only what is new", async () => {
     const first = ingest();
-    await first.add(rows([1, 2, 3, 4, 5].map((n) => iteration("replay", n, { a: n }))));
+    await first.put(rows([1, 2, 3, 4, 5].map((n) => iteration("replay", n, { a: n }))));
     await first.stop();
     const second = ingest(); // another process: nothing remembered but the store
     const again = [3, 4, 5, 6].map((n) => iteration("replay", n, { a: n + 100, late: n }));
-    await second.add(rows(again));
-    await second.add(rows(again.slice(2)));
+    await second.put(rows(again));
+    await second.put(rows(again.slice(2)));
     await second.stop();
     expect(
       await one(
@@ -83,24 +98,24 @@ describe("scalars", () => {
     const names = { "it's": 1, "back\\slash": 2, 'say "x"': 3, "back": 4, "tab\t": 5 };
     for (let i = 0; i < 2; i++) {
       const service = ingest();
-      await service.add(rows([iteration("names", 1, names)]));
+      await service.put(rows([iteration("names", 1, names)]));
       await service.stop();
       expect(service.counts).toMatchObject(i === 0 ? { stored: 5 } : { stored: 0, repeated: 5 });
     }
   });
   test("repetitions within one request and across requests that wait together are stored once", async () => {
     const service = ingest({ intervalMs: 50 });
-    await service.add(rows([iteration("warm", 1, { a: 0 })]));
+    await service.put(rows([iteration("warm", 1, { a: 0 })]));
     const same = iteration("together", 1, { a: 1 });
-    await Promise.all([service.add(rows([same, same])), service.add(rows([same]))]);
+    await Promise.all([service.put(rows([same, same])), service.put(rows([same]))]);
     await service.stop();
     expect(await one("SELECT count() AS n FROM scalars WHERE run_id = 'together'"))
       .toEqual({ n: 1 });
   });
   test("late iterations are welcome and keep their place", async () => {
     const service = ingest();
-    await service.add(rows([iteration("late", 10, { a: 10 })]));
-    await service.add(rows([iteration("late", 3, { a: 3 })]));
+    await service.put(rows([iteration("late", 10, { a: 10 })]));
+    await service.put(rows([iteration("late", 3, { a: 3 })]));
     await service.stop();
     expect(
       await one(
@@ -110,25 +125,17 @@ describe("scalars", () => {
     ).toEqual({ i: [3, 10] });
   });
   test("an insert whose answer is lost is neither lost nor doubled", async () => {
-    let lose = true;
-    const losing: Store = new Proxy(store, {
-      get(target, name) {
-        if (name !== "insert") {
-          const member = Reflect.get(target, name);
-          return typeof member === "function" ? member.bind(target) : member;
-        }
-        return async (...args: Parameters<Store["insert"]>) => {
-          await target.insert(...args);
-          if (lose) throw new Error("connection reset"); // after the commit
-        };
-      },
+    let lost = 0;
+    const losing = behind("insertBlock", async (insert) => {
+      await insert();
+      if (lost++ < 2) throw new Error("connection reset"); // after the commit
     });
-    const service = new Ingest(losing, { intervalMs: 0 });
+    const service = new TestIngest({ awayMs: { first: 10, last: 10 } }, losing);
     const events = [iteration("ambiguous", 1, { a: 1 }), iteration("ambiguous", 2, { a: 2 })];
-    await expect(service.add(rows(events))).rejects.toThrow("connection reset");
-    lose = false;
-    await service.add(rows([...events, iteration("ambiguous", 3, { a: 3 })]));
+    await service.put(rows(events));
+    await service.put(rows([...events, iteration("ambiguous", 3, { a: 3 })]));
     await service.stop();
+    expect(lost).toBe(2);
     expect(
       await one("SELECT count() AS n, sum(value) AS s FROM scalars WHERE run_id = 'ambiguous'"),
     )
@@ -136,7 +143,7 @@ describe("scalars", () => {
   });
   test("values that JSON cannot hold arrive as they are", async () => {
     const service = ingest();
-    await service.add(
+    await service.put(
       rows([iteration("words", 1, { a: NaN, b: Infinity, c: -Infinity, d: 5e-324, e: 0.1 })]),
     );
     await service.stop();
@@ -159,8 +166,8 @@ describe("other tables", () => {
     evaluation.attributes["rl.scalars"] = undefined;
     evaluation.attributes["rl.returns"] = [10, 20, 30];
     evaluation.attributes["rl.lengths"] = [1n, 2n, 3n];
-    await service.add(rows([evaluation]));
-    await service.add(rows([evaluation]));
+    await service.put(rows([evaluation]));
+    await service.put(rows([evaluation]));
     await service.stop();
     expect(
       await one(
@@ -174,14 +181,14 @@ describe("other tables", () => {
   });
   test("states keep their order of arrival; a run shows its newest and what was known before", async () => {
     const service = ingest();
-    await service.add(rows([
+    await service.put(rows([
       state("states", 1, "started", { "rl.task": "hopper", "rl.seed": (1n << 64n) - 1n }),
       state("states", 2, "running"),
     ]));
     const again = ingest(); // after a restart
     const failed = state("states", 3, "failed", { "rl.reason": "gpu-sim is gone" });
-    await again.add(rows([state("states", 2, "running"), failed]));
-    await again.add(rows([state("states", 1, "running")], "sender-2")); // resumed by a new process
+    await again.put(rows([state("states", 2, "running"), failed]));
+    await again.put(rows([state("states", 1, "running")], "sender-2")); // resumed by a new process
     await Promise.all([service.stop(), again.stop()]);
     expect(
       await one(
@@ -197,16 +204,110 @@ describe("other tables", () => {
   });
 });
 
+/** The store with one of its methods in other hands. */
+function behind(
+  name: "insert" | "insertBlock",
+  work: (call: () => Promise<void>) => Promise<void>,
+): Store {
+  return new Proxy(store, {
+    get(target, member) {
+      const found = Reflect.get(target, member);
+      if (typeof found !== "function") return found;
+      return (...args: unknown[]) => {
+        const call = () => found.apply(target, args);
+        return member === name ? work(call) : call();
+      };
+    },
+  });
+}
+
+describe("the way through the spool", () => {
+  test("what came within a while is one insert, and a question does not wait for the while", async () => {
+    const service = new TestIngest({ insertIntervalMs: 3_600_000 });
+    for (let n = 1; n <= 20; n++) {
+      await service.add(() => ({ rows: rows([iteration("group", n, { a: n })]) }));
+    }
+    expect(service.spooledRows).toBe(20);
+    const startMs = performance.now();
+    await service.settled();
+    expect(performance.now() - startMs).toBeLessThan(30_000);
+    expect(service.counts).toMatchObject({ stored: 20, commits: 1 });
+    await service.stop();
+  });
+  test("what a service left in its spool is stored by the next one, once", async () => {
+    const spool = newSpool();
+    const events = [iteration("left", 1, { a: 1 }), iteration("left", 2, { a: 2, b: 3 })];
+    const lost = new TestIngest(
+      { awayMs: { first: 3_600_000, last: 3_600_000 } },
+      behind("insertBlock", async (insert) => {
+        await insert();
+        throw new Error("killed");
+      }),
+      spool,
+    );
+    await lost.put(rows(events));
+    expect(lost.away).toBe(true);
+    const next = new TestIngest({}, store, spool);
+    await next.settled();
+    await Promise.all([next.stop(), lost.stop()]);
+    expect(await one("SELECT count() AS n, sum(value) AS s FROM scalars WHERE run_id = 'left'"))
+      .toEqual({ n: 3, s: 6 });
+  });
+  test("rows that the store refuses for ever are set aside, and the others are stored", async () => {
+    const spool = newSpool();
+    let refused = 0;
+    const refusing = behind("insert", () => {
+      refused++;
+      return Promise.reject(new EngineError(117, "Code: 117. DB::Exception: no. (INCORRECT_DATA)"));
+    });
+    const service = new TestIngest({}, refusing, spool);
+    await service.put(
+      rows([iteration("aside", 1, { a: 1 }), state("aside", 1, "started")], "sender-3"),
+    );
+    await service.stop();
+    expect([refused, spool.pendingRows]).toEqual([1, 0]);
+    expect(await one("SELECT count() AS n FROM scalars WHERE run_id = 'aside'")).toEqual({ n: 1 });
+    const [file] = [...Deno.readDirSync(`${directory}/spool-${spools - 1}`)]
+      .map(({ name }) => name).filter((name) => name.endsWith(".refused"));
+    expect(file).toMatch(/^run_states-/);
+    expect(Deno.readTextFileSync(`${directory}/spool-${spools - 1}/${file}`)).toContain(
+      '"started"',
+    );
+  });
+  test("lines of JSON in the spool of an earlier checkout are stored", async () => {
+    const spool = newSpool();
+    const scalars = rows([iteration("earlier", 1, { a: NaN, b: 2 })]).scalars;
+    const parts: Part[] = [
+      {
+        table: "scalars",
+        rows: 2,
+        format: "JSONCompactEachRow",
+        bytes: linesOf(scalars.map(({ cells }) => cells)),
+      },
+    ];
+    await spool.append(["a"], parts);
+    await spool.append(["b"], parts);
+    const service = new TestIngest({}, store, spool);
+    await service.settled();
+    await service.stop();
+    expect(
+      await one(
+        "SELECT count() AS n, sumIf(value, isFinite(value)) AS s FROM scalars WHERE run_id = 'earlier'",
+      ),
+    ).toEqual({ n: 2, s: 2 });
+  });
+});
+
 describe("limits", () => {
   test("a full queue refuses with Busy and takes rows again when there is room", async () => {
     const service = ingest({ maxWaitingRows: 3, intervalMs: 20 });
     const events = (n: number) => rows([iteration(`full-${n}`, 1, { a: 1, b: 2 })]);
-    const first = service.add(events(1));
-    await expect(service.add(events(2))).rejects.toBeInstanceOf(Busy);
+    const first = service.put(events(1));
+    await expect(service.put(events(2))).rejects.toBeInstanceOf(Busy);
     await first;
-    await service.add(events(2));
+    await service.put(events(2));
     await service.stop();
-    await expect(service.add(events(3))).rejects.toBeInstanceOf(Busy);
+    await expect(service.put(events(3))).rejects.toBeInstanceOf(Busy);
     expect(await one("SELECT count() AS n FROM scalars WHERE run_id LIKE 'full-%'"))
       .toEqual({ n: 4 });
   });

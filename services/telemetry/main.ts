@@ -44,7 +44,7 @@ export async function startTelemetry(options: {
     const [{ timezone }] = await opened.rows<{ timezone: string }>("SELECT timezone() AS timezone");
     const { spool, damaged } = Spool.open(spoolDirectory(home));
     for (const place of damaged) log.error("The spool was changed on the disk", { place });
-    const ingest = new Ingest(store, {}, { spool, log });
+    const ingest = new Ingest(store, spool, log);
     const http = serveHttp(listen, {
       store,
       ingest,

@@ -1,6 +1,6 @@
-// From OTLP messages to rows of the otel_* tables (migrations/002), as lines of JSONCompactEachRow. A
-// span, data point or log record that cannot be kept is left out, counted, and its reason told: the
-// others of the request are stored.
+// From OTLP messages to rows of the otel_* tables (migrations/002): spans into the columns of a block,
+// logs and metrics as lines of JSONCompactEachRow. A span, data point or log record that cannot be kept is
+// left out, counted, and its reason told: the others of the request are stored.
 
 import { Buffer } from "node:buffer";
 import type { ExportLogsServiceRequest } from "@proto/opentelemetry/proto/collector/logs/v1/logs_service_pb.ts";
@@ -19,6 +19,8 @@ import type {
   Metric,
   NumberDataPoint,
 } from "@proto/opentelemetry/proto/metrics/v1/metrics_pb.ts";
+import { type SpanBlock, spanKinds, statusCodes } from "./blocks.ts";
+import type { Maps } from "./columns.ts";
 import type { Rejected } from "./otlp.ts";
 import { floatCell } from "./store.ts";
 
@@ -138,23 +140,34 @@ export interface OtelRequest {
 }
 
 /** Days for which the tables of migrations/002 keep their rows. */
-const keptDays = { traces: 30, logs: 30, metrics: 90 };
+export const keptDays = { traces: 30, logs: 30, metrics: 90 };
 
-export function rowsOfTraces(request: ExportTraceServiceRequest, nowMs: number): OtelRequest {
-  const lines: string[] = [];
+/** Puts the spans of a request into a block. */
+export function putTraces(
+  request: ExportTraceServiceRequest,
+  nowMs: number,
+  block: SpanBlock,
+): Rejected {
   const kept = keptTimes(nowMs, keptDays.traces);
   const rejected = noneRejected();
   for (const { resource, scopeSpans } of request.resourceSpans) {
+    const attributes = mapOf(resource?.attributes ?? []);
     for (const { scope, spans } of scopeSpans) {
-      const head = resourceHead(resource, scope);
       for (const span of spans) {
         const reason = wrongSpan(span) ?? kept.wrong(span.startTimeUnixNano);
-        if (reason !== undefined) reject(rejected, `span "${short(span.name)}": ${reason}`);
-        else lines.push(`[${head},${spanCells(span)}]`);
+        if (reason !== undefined) {
+          reject(rejected, `span "${short(span.name)}": ${reason}`);
+          continue;
+        }
+        block.service.putText(attributes["service.name"] ?? "");
+        putMap(block.resource, attributes);
+        block.scopeName.putText(scope?.name ?? "");
+        block.scopeVersion.putText(scope?.version ?? "");
+        putSpan(block, span);
       }
     }
   }
-  return { rows: lines.length > 0 ? { otel_traces: lines } : {}, rejected };
+  return rejected;
 }
 
 function wrongSpan(span: Span): string | undefined {
@@ -163,30 +176,38 @@ function wrongSpan(span: Span): string | undefined {
     (span.endTimeUnixNano < span.startTimeUnixNano ? "it ends before it starts" : undefined);
 }
 
-const spanKinds = ["Unspecified", "Internal", "Server", "Client", "Producer", "Consumer"];
-const statusCodes = ["Unset", "Ok", "Error"];
+function putSpan(block: SpanBlock, span: Span): void {
+  block.time.putBigint(nanoseconds(span.startTimeUnixNano));
+  block.traceId.putText(hex(span.traceId));
+  block.spanId.putText(hex(span.spanId));
+  block.parentSpanId.putText(hex(span.parentSpanId));
+  block.traceState.putText(span.traceState);
+  block.name.putText(span.name);
+  block.kind.putText(spanKinds[span.kind] ?? spanKinds[0]);
+  putMap(block.attributes, mapOf(span.attributes));
+  block.duration.putBigint(span.endTimeUnixNano - span.startTimeUnixNano);
+  block.status.putText(statusCodes[span.status?.code ?? 0] ?? statusCodes[0]);
+  block.statusMessage.putText(span.status?.message ?? "");
+  for (const { timeUnixNano, name, attributes } of span.events) {
+    block.eventTime.items.putBigint(nanoseconds(timeUnixNano));
+    block.eventName.items.putText(name);
+    putMap(block.eventAttributes.items, mapOf(attributes));
+  }
+  for (const { traceId, spanId, traceState, attributes } of span.links) {
+    block.linkTraceId.items.putText(hex(traceId));
+    block.linkSpanId.items.putText(hex(spanId));
+    block.linkTraceState.items.putText(traceState);
+    putMap(block.linkAttributes.items, mapOf(attributes));
+  }
+  block.endLists();
+}
 
-function spanCells(span: Span): string {
-  return cells([
-    dateTime(span.startTimeUnixNano),
-    hex(span.traceId),
-    hex(span.spanId),
-    hex(span.parentSpanId),
-    span.traceState,
-    span.name,
-    spanKinds[span.kind] ?? spanKinds[0],
-    mapOf(span.attributes),
-    String(span.endTimeUnixNano - span.startTimeUnixNano),
-    statusCodes[span.status?.code ?? 0] ?? statusCodes[0],
-    span.status?.message ?? "",
-    span.events.map(({ timeUnixNano }) => dateTime(timeUnixNano)),
-    span.events.map(({ name }) => name),
-    span.events.map(({ attributes }) => mapOf(attributes)),
-    span.links.map(({ traceId }) => hex(traceId)),
-    span.links.map(({ spanId }) => hex(spanId)),
-    span.links.map(({ traceState }) => traceState),
-    span.links.map(({ attributes }) => mapOf(attributes)),
-  ]);
+function putMap(column: Maps, pairs: Record<string, string>): void {
+  for (const key in pairs) {
+    column.keys.putText(key);
+    column.values.putText(pairs[key]);
+  }
+  column.end();
 }
 
 /** A record without any time gets that of its arrival. */
@@ -441,12 +462,15 @@ function plainOf(value: AnyValue | undefined): unknown {
 const hex = (bytes: Uint8Array): string =>
   Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("hex");
 
+/** What a DateTime64(9) cannot hold becomes 0. */
+const nanoseconds = (ns: bigint): bigint => ns < 1n << 63n ? ns : 0n;
+
 /**
  * Nanoseconds since 1970 as ClickHouse reads a DateTime64(9): seconds with ten digits, or it would look
- * for a year in front. What the type cannot hold becomes 0.
+ * for a year in front.
  */
 function dateTime(ns: bigint): string {
-  const text = (ns < 1n << 63n ? ns : 0n).toString().padStart(19, "0");
+  const text = nanoseconds(ns).toString().padStart(19, "0");
   return `${text.slice(0, -9)}.${text.slice(-9)}`;
 }
 

@@ -162,10 +162,10 @@ export type Signal = keyof typeof responses;
 export function exportResponse(
   signal: Signal,
   encoding: Encoding,
-  rejected: Rejected,
+  rejected: Rejected | undefined,
 ): Uint8Array<ArrayBuffer> {
   const [schema, field] = responses[signal];
-  const body: JsonValue = rejected.count === 0 ? {} : {
+  const body: JsonValue = rejected === undefined || rejected.count === 0 ? {} : {
     partialSuccess: { [field]: String(rejected.count), errorMessage: rejected.reason },
   };
   if (encoding === "json") return new TextEncoder().encode(JSON.stringify(body));

@@ -128,7 +128,8 @@ export function noRows(): Rows {
   };
 }
 
-const limits = { scalarsPerIteration: 2000, episodesPerEvaluation: 100_000, nameLength: 200 };
+export const scalarLimits = { scalarsPerIteration: 2000, nameLength: 200 };
+const limits = { ...scalarLimits, episodesPerEvaluation: 100_000 };
 
 type Reader = (log: Attributes, rows: Rows) => void;
 

@@ -4,10 +4,12 @@
 
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { decodeLogs, encodeLogs } from "@sdpg/common/otlp.ts";
+import { logger } from "@sdpg/common/log.ts";
 import { EngineBehindHttp } from "./engine_for_tests.ts";
 import { Ingest } from "./ingest.ts";
 import { migrate, readMigrations } from "./migrate.ts";
 import { rowsOf } from "./rows.ts";
+import { Spool } from "./spool.ts";
 import { EngineError, openServer, type Store } from "./store.ts";
 
 const real = Deno.env.get("SDPG_TEST_CLICKHOUSE_URL");
@@ -52,12 +54,12 @@ const iterations = (from: number, to: number) =>
 
 describe("a ClickHouse server", () => {
   test("takes rows exactly once, as the embedded store does", async () => {
-    const first = new Ingest(store, { intervalMs: 0 });
-    await first.add(iterations(1, 5));
-    await first.stop();
-    const second = new Ingest(store, { intervalMs: 0 });
-    await second.add(iterations(3, 8));
-    await second.stop();
+    const { spool } = Spool.open(`${directory}/spool`);
+    for (const rows of [iterations(1, 5), iterations(3, 8)]) {
+      const ingest = new Ingest(store, spool, logger("test"));
+      await ingest.add(() => ({ rows }));
+      await ingest.stop();
+    }
     const [row] = await store.rows<Record<string, unknown>>(
       "SELECT toUInt32(count()) AS n, toUInt32(uniqExact(iteration, name)) AS u, " +
         "sumIf(value, name = 'it''s') AS s FROM scalars WHERE run_id = {run:String}",

@@ -48,6 +48,17 @@ export interface Store {
     lines: Uint8Array,
     token?: string,
   ): Promise<void>;
+  /**
+   * The same for blocks in Native with these columns; `structure` has their types. However many blocks
+   * there are, the engine makes one of them.
+   */
+  insertBlock(
+    table: string,
+    columns: readonly string[],
+    structure: string,
+    blocks: Uint8Array,
+    token?: string,
+  ): Promise<void>;
   /** Answers a person's question; the engine itself refuses every change. Throws EngineError. */
   ask(question: Question): Promise<Answer>;
   close(): Promise<void>;
@@ -80,10 +91,22 @@ function settingsOfInsert(token: string | undefined): Record<string, string> {
   const settings = {
     async_insert: "0",
     max_insert_block_size: "1000000",
+    // The first merge makes them; what is that new is read without.
+    materialize_skip_indexes_on_insert: "0",
     input_format_parallel_parsing: "0",
   };
   return token === undefined ? settings : { ...settings, insert_deduplication_token: token };
 }
+
+/** For blocks that are selected: one thread keeps their order, and all of them become one. */
+const settingsOfSelect = {
+  max_threads: "1",
+  max_insert_threads: "1",
+  min_insert_block_size_rows: "1000000",
+};
+
+const quoted = (columns: readonly string[]) => columns.map((name) => `\`${name}\``).join(", ");
+const text = (value: string) => `'${value.replace(/[\\']/g, "\\$&")}'`;
 
 // ------------------------------------------------------------------------------------- embedded
 
@@ -209,6 +232,27 @@ class EmbeddedStore implements Store {
         settings: settingsOfInsert(token),
       })
     ));
+  }
+
+  /** chDB takes text formats only from memory; a file it maps, so nothing of it is written to the disk. */
+  async insertBlock(
+    table: string,
+    columns: readonly string[],
+    structure: string,
+    blocks: Uint8Array,
+    token?: string,
+  ) {
+    const path = join(this.place, "insert.native");
+    const settings = Object.entries({ ...settingsOfInsert(token), ...settingsOfSelect })
+      .map(([name, value]) => `${name} = '${value}'`).join(", ");
+    await translated(this.#inserter.use(async (session) => {
+      await Deno.writeFile(path, blocks, { mode: 0o600 });
+      await session.queryAsync(
+        `INSERT INTO ${table} (${quoted(columns)}) SETTINGS ${settings} ` +
+          `SELECT * FROM file(${text(path)}, Native, ${text(structure)})`,
+      );
+      await Deno.remove(path);
+    }));
   }
 
   async ask({ sql, format, parameters, settings = {} }: Question): Promise<Answer> {
@@ -391,11 +435,30 @@ class ServerStore implements Store {
   }
 
   async insert(table: string, columns: readonly string[], lines: Uint8Array, token?: string) {
-    const names = columns.map((name) => `\`${name}\``).join(", ");
+    await this.#insert(table, columns, "JSONCompactEachRow", lines, token);
+  }
+
+  async insertBlock(
+    table: string,
+    columns: readonly string[],
+    _structure: string,
+    blocks: Uint8Array,
+    token?: string,
+  ) {
+    await this.#insert(table, columns, "Native", blocks, token);
+  }
+
+  async #insert(
+    table: string,
+    columns: readonly string[],
+    format: string,
+    bytes: Uint8Array,
+    token?: string,
+  ) {
     await translated((async () => {
       const { stream } = await this.#client.exec({
-        query: `INSERT INTO ${table} (${names}) FORMAT JSONCompactEachRow`,
-        values: Readable.from([lines], { objectMode: false }),
+        query: `INSERT INTO ${table} (${quoted(columns)}) FORMAT ${format}`,
+        values: Readable.from([bytes], { objectMode: false }),
         clickhouse_settings: settingsOfInsert(token),
       });
       stream.resume(); // nothing comes; the connection is free at its end
