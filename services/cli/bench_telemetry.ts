@@ -1,91 +1,121 @@
-// How many rows the telemetry service takes and how soon it says so, on a store of its own in a scratch
-// directory: an offered rate of scalars, each request acknowledged before its sender goes on, every
-// twentieth sent twice. Afterwards the rows are counted, and a curve of a thousand points is asked for.
+// How many rows the telemetry service takes, how soon it says so and what that costs, on a store of its own
+// in a scratch directory: an offered rate of scalars, then of spans, each request acknowledged before its
+// sender goes on, every twentieth sent twice; afterwards what is stored is compared with what was sent.
+// Then the store is filled up to a number of scalars, and a curve is asked for as the page asks.
 
+import { join } from "node:path";
+import { checkoutDirectory } from "@sdpg/common/home.ts";
 import { CliError } from "./process.ts";
-import { leaseTelemetry } from "./mesh.ts";
+import { leaseTelemetry, type TelemetryLease } from "./mesh.ts";
 import { sampleProcesses } from "./procfs.ts";
-import { rowsFrom } from "./store.ts";
+import { rowsFrom, runList } from "./store.ts";
+import { type Encoding, type Load, scalarLoad, spanLoad } from "./bench_telemetry_load.ts";
+import { curves } from "../telemetry/page/queries.ts";
 
-const rowsPerEvent = 100; // names of an iteration
-const eventsPerRequest = 20;
-const rowsPerRequest = rowsPerEvent * eventsPerRequest;
 const senders = 8;
 const repeatEvery = 20;
 
-export type TelemetryFigures = Record<string, number>;
+export type TelemetryFigures = Record<string, number | string>;
 
-/** Offers `rowsPerSecond` for `minutes`. Throws CliError when a row was lost or doubled. */
-export async function measureTelemetry(
-  { minutes, rowsPerSecond }: { minutes: number; rowsPerSecond: number },
-): Promise<TelemetryFigures> {
+export interface TelemetryBench {
+  minutes: number;
+  rowsPerSecond: number;
+  encoding: Encoding;
+  /** Scalars the store has when curves are asked for. */
+  scalars: number;
+  progress(line: string): void;
+}
+
+/** One row of figures for scalars, spans and curves each. Throws CliError when a row was lost or doubled. */
+export async function measureTelemetry(bench: TelemetryBench): Promise<TelemetryFigures[]> {
   const home = await Deno.makeTempDir({ prefix: "sdpg-bench-telemetry-" });
-  const telemetry = await leaseTelemetry(home);
+  let telemetry = await leaseTelemetry(home);
+  const figures: TelemetryFigures[] = [];
   try {
-    const { pid } = telemetry.entry;
-    const [before] = await sampleProcesses([pid]);
-    const taken = await offer(telemetry.url, minutes * 60, rowsPerSecond);
-    const [after] = await sampleProcesses([pid]);
-    const [{ rows, distinct, sum }] = await rowsFrom<Record<string, number>>(
-      telemetry.url,
-      "SELECT count() AS rows, uniqCombined64(20)(run_id, iteration, name) AS distinct, " +
-        "sum(value) AS sum FROM scalars",
-    );
-    const requests = taken.latenciesMs.length;
-    const expected = requests * rowsPerRequest;
-    // Sender s counts its iterations from 1; a value is its iteration.
-    const expectedSum = taken.iterations.reduce((total, n) => total + n * (n + 1) / 2, 0) *
-      rowsPerEvent;
-    if (rows !== expected || sum !== expectedSum) {
-      throw new CliError(
-        `Rows were lost or doubled: expected ${expected} with sum ${expectedSum}, the store has ` +
-          `${rows} with sum ${sum}`,
-      );
+    for (const load of [scalarLoad(bench.encoding), spanLoad(bench.encoding)]) {
+      bench.progress(`offering ${bench.rowsPerSecond} ${load.what}/s for ${bench.minutes} min`);
+      figures.push(await measureIntake(telemetry, load, bench));
     }
-    const sorted = taken.latenciesMs.toSorted((a, b) => a - b);
-    return {
-      offered_rows_per_s: rowsPerSecond,
-      rows_per_s: rows / taken.seconds,
-      rows,
-      distinct_estimate: distinct,
-      accept_p50_ms: sorted[Math.floor(requests * 0.5)],
-      accept_p99_ms: sorted[Math.floor(requests * 0.99)],
-      cpu_s_per_million_rows: (after.cpuSeconds - before.cpuSeconds) / rows * 1e6,
-      peak_pss_mb: after.proportionalBytes / 1e6,
-      ...await askForCurve(telemetry.url),
-    };
+    const [{ rows }] = await rowsFrom<{ rows: number }>(
+      telemetry.url,
+      "SELECT count() AS rows FROM scalars",
+    );
+    await telemetry.release();
+    if (bench.scalars > rows) {
+      bench.progress(`filling the store up to ${bench.scalars} scalars`);
+      await fill(home, bench.scalars - rows);
+    }
+    telemetry = await leaseTelemetry(home);
+    figures.push(await measureCurves(telemetry.url));
+    return figures;
   } finally {
     await telemetry.release();
     await Deno.remove(home, { recursive: true });
   }
 }
 
-/** Sends until the time is over; what was begun is ended. */
-async function offer(url: string, seconds: number, rowsPerSecond: number) {
-  const startMs = performance.now();
-  const latenciesMs: number[] = [];
-  const iterations = Array.from({ length: senders }, () => 0);
-  let due = 0; // requests that were begun
-  const send = async (sender: number) => {
-    while (performance.now() - startMs < seconds * 1000) {
-      const waitMs = startMs + due++ * rowsPerRequest / rowsPerSecond * 1000 - performance.now();
-      if (waitMs > 0) await new Promise((resolve) => setTimeout(resolve, waitMs));
-      const body = request(sender, iterations[sender] + 1);
-      iterations[sender] += eventsPerRequest;
-      const sentMs = performance.now();
-      await post(url, body);
-      latenciesMs.push(performance.now() - sentMs);
-      if (latenciesMs.length % repeatEvery === 0) await post(url, body);
-    }
+async function measureIntake(
+  { url, entry: { pid } }: TelemetryLease,
+  load: Load,
+  { minutes, rowsPerSecond }: TelemetryBench,
+): Promise<TelemetryFigures> {
+  const sample = () => sampleProcesses([pid, Deno.pid]);
+  const [before, ownBefore] = await sample();
+  const taken = await offer(url, load, minutes * 60, rowsPerSecond);
+  // Asked at the end, so the time until all is stored belongs to it.
+  const [{ rows, distinct, sum }] = await rowsFrom<Record<string, number>>(url, load.check);
+  const [after, ownAfter] = await sample();
+  const requests = taken.latenciesMs.length;
+  const expected = requests * load.rowsPerRequest;
+  const expectedSum = taken.counts.reduce((total, n) => total + load.sumOf(n), 0);
+  if (rows !== expected || sum !== expectedSum) {
+    throw new CliError(
+      `Rows were lost or doubled: expected ${expected} with sum ${expectedSum}, the store has ` +
+        `${rows} with sum ${sum}`,
+    );
+  }
+  const sorted = taken.latenciesMs.toSorted((a, b) => a - b);
+  return {
+    regime: load.what,
+    offered_rows_per_s: rowsPerSecond,
+    rows_per_s: rows / taken.seconds,
+    rows,
+    distinct_estimate: distinct,
+    accept_p50_ms: sorted[Math.floor(requests * 0.5)],
+    accept_p99_ms: sorted[Math.floor(requests * 0.99)],
+    cpu_s_per_million_rows: (after.cpuSeconds - before.cpuSeconds) / rows * 1e6,
+    sender_cpu_s_per_million_rows: (ownAfter.cpuSeconds - ownBefore.cpuSeconds) / rows * 1e6,
+    pss_mb: after.proportionalBytes / 1e6,
   };
-  await Promise.all(iterations.map((_, sender) => send(sender)));
-  return { latenciesMs, iterations, seconds: (performance.now() - startMs) / 1000 };
 }
 
-async function post(url: string, body: string): Promise<void> {
+/** Sends until the time is over; what was begun is ended. `counts` are the requests of each sender. */
+async function offer(url: string, load: Load, seconds: number, rowsPerSecond: number) {
+  const startMs = performance.now();
+  const latenciesMs: number[] = [];
+  const counts = Array.from({ length: senders }, () => 0);
+  let due = 0; // requests that were begun
+  const send = async (sender: number) => {
+    const bodyOf = load.sender(sender);
+    while (performance.now() - startMs < seconds * 1000) {
+      const dueMs = startMs + due++ * load.rowsPerRequest / rowsPerSecond * 1000;
+      const waitMs = dueMs - performance.now();
+      if (waitMs > 0) await new Promise((resolve) => setTimeout(resolve, waitMs));
+      const body = bodyOf(counts[sender]++);
+      const sentMs = performance.now();
+      await post(url, load, body);
+      latenciesMs.push(performance.now() - sentMs);
+      if (latenciesMs.length % repeatEvery === 0) await post(url, load, body);
+    }
+  };
+  await Promise.all(counts.map((_, sender) => send(sender)));
+  return { latenciesMs, counts, seconds: (performance.now() - startMs) / 1000 };
+}
+
+async function post(url: string, load: Load, body: Uint8Array<ArrayBuffer>): Promise<void> {
   while (true) {
-    const headers = { "content-type": "application/json" };
-    const response = await fetch(`${url}/v1/logs`, { method: "POST", body, headers });
+    const headers = { "content-type": load.contentType };
+    const response = await fetch(`${url}${load.path}`, { method: "POST", body, headers });
     const text = await response.text();
     if (response.ok) return;
     if (response.status !== 429) throw new CliError(`The telemetry service refused: ${text}`);
@@ -93,41 +123,48 @@ async function post(url: string, body: string): Promise<void> {
   }
 }
 
-/** Iterations of one sender's run, with what every one has written once. */
-function request(sender: number, from: number): string {
-  const record = (iteration: number) =>
-    `{"timeUnixNano":"${
-      BigInt(Date.now()) * 1_000_000n
-    }","eventName":"rl.iteration","attributes":[` +
-    `{"key":"rl.run.id","value":{"stringValue":"bench-${sender}"}},` +
-    ["rl.iteration", "rl.env_steps.nominal", "rl.env_steps.total", "rl.images"].map((key) =>
-      `{"key":"${key}","value":{"intValue":"${iteration}"}},`
-    ).join("") +
-    ["rl.wall_time", "rl.gpu_seconds"].map((key) =>
-      `{"key":"${key}","value":{"doubleValue":${iteration}}},`
-    ).join("") +
-    `{"key":"rl.scalars","value":{"kvlistValue":{"values":[${
-      names.map((key) => `{"key":"${key}","value":{"doubleValue":${iteration}}}`).join(",")
-    }]}}}]}`;
-  const records = Array.from({ length: eventsPerRequest }, (_, i) => record(from + i));
-  return `{"resourceLogs":[{"scopeLogs":[{"logRecords":[${records.join(",")}]}]}]}`;
+/** Has the engine make scalars of many runs, while no service has the store. */
+async function fill(home: string, scalars: number): Promise<void> {
+  const { success, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: [
+      ...["run", "-q", "-P=telemetry"],
+      ...[`--allow-read=${checkoutDirectory},${home}`, `--allow-write=${home}`],
+      join(checkoutDirectory, "services/telemetry/fill_for_bench.ts"),
+      ...["--home", home, "--scalars", String(scalars)],
+    ],
+    cwd: checkoutDirectory,
+    stdin: "null",
+    stdout: "null",
+  }).output();
+  if (!success) throw new CliError(`Cannot fill the store: ${new TextDecoder().decode(stderr)}`);
 }
 
-const names = Array.from({ length: rowsPerEvent }, (_, k) => `group_${k % 10}/name_${k}`);
-
-/** At most a thousand points of one run's curve, out of all scalars; warm: the first answer is not counted. */
-async function askForCurve(url: string): Promise<TelemetryFigures> {
-  const sql = "SELECT intDiv(iteration, greatest(1, intDiv((SELECT max(iteration) FROM scalars " +
-    "WHERE run_id = 'bench-0' AND name = 'group_3/name_3'), 1000))) AS bin, avg(wall_time_s) AS x, " +
-    "avg(value) AS y, min(value), max(value) FROM scalars WHERE run_id = 'bench-0' " +
-    "AND name = 'group_3/name_3' GROUP BY bin ORDER BY bin";
-  const timesMs: number[] = [];
-  let points = 0;
-  for (let i = 0; i < 11; i++) {
-    const startMs = performance.now();
-    points = (await rowsFrom(url, sql)).length;
-    if (i > 0) timesMs.push(performance.now() - startMs);
+/** Curves of one run out of the middle, and of ten; the first answers are not counted. */
+async function measureCurves(url: string): Promise<TelemetryFigures> {
+  const [{ scalars, runs }] = await rowsFrom<{ scalars: number; runs: number }>(
+    url,
+    "SELECT count() AS scalars, uniq(run_id) AS runs FROM scalars",
+  );
+  const found = await rowsFrom<{ run_id: string }>(
+    url,
+    "SELECT DISTINCT run_id FROM scalars WHERE name = 'rewards' ORDER BY sipHash64(run_id) LIMIT 10",
+  );
+  const names = found.map(({ run_id }) => run_id);
+  const figures: TelemetryFigures = { regime: "curve", rows: scalars, runs };
+  for (const chosen of [names.slice(0, 1), names]) {
+    const { sql } = curves(chosen, "rewards", "env_steps_total");
+    const timesMs: number[] = [];
+    let points = 0;
+    for (let i = 0; i < 12; i++) {
+      const startMs = performance.now();
+      points = (await rowsFrom(url, sql, { runs: runList(chosen), name: "rewards" })).length;
+      if (i > 1) timesMs.push(performance.now() - startMs);
+    }
+    timesMs.sort((a, b) => a - b);
+    const suffix = chosen.length === 1 ? "" : `_${chosen.length}_runs`;
+    figures[`curve_points${suffix}`] = points;
+    figures[`curve_median_ms${suffix}`] = timesMs[5];
+    figures[`curve_max_ms${suffix}`] = timesMs[9];
   }
-  timesMs.sort((a, b) => a - b);
-  return { curve_points: points, curve_median_ms: timesMs[5], curve_max_ms: timesMs[9] };
+  return figures;
 }

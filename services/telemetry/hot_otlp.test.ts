@@ -2,7 +2,7 @@
 // mutations of their bytes. The engine reads both blocks, so what is compared is what would be stored.
 
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { create, toBinary } from "@bufbuild/protobuf";
+import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { Session } from "chdb";
 import { ExportLogsServiceRequestSchema } from "@proto/opentelemetry/proto/collector/logs/v1/logs_service_pb.ts";
 import { ExportTraceServiceRequestSchema } from "@proto/opentelemetry/proto/collector/trace/v1/trace_service_pb.ts";
@@ -140,11 +140,8 @@ function traces(random: Random): Uint8Array {
       })),
     })),
   };
-  // deno-lint-ignore no-explicit-any
-  return toBinary(
-    ExportTraceServiceRequestSchema,
-    create(ExportTraceServiceRequestSchema, request as any),
-  );
+  const shape = request as MessageInitShape<typeof ExportTraceServiceRequestSchema>;
+  return toBinary(ExportTraceServiceRequestSchema, create(ExportTraceServiceRequestSchema, shape));
 }
 
 function iterations(random: Random): Uint8Array {
@@ -208,11 +205,8 @@ function iterations(random: Random): Uint8Array {
       ),
     })),
   };
-  // deno-lint-ignore no-explicit-any
-  return toBinary(
-    ExportLogsServiceRequestSchema,
-    create(ExportLogsServiceRequestSchema, request as any),
-  );
+  const shape = request as MessageInitShape<typeof ExportLogsServiceRequestSchema>;
+  return toBinary(ExportLogsServiceRequestSchema, create(ExportLogsServiceRequestSchema, shape));
 }
 
 /** The same with a byte changed, put in or taken out, or cut. */

@@ -30,6 +30,8 @@ interface Options {
   preset: string;
   minutes: number;
   rate: number;
+  encoding: "protobuf" | "json";
+  scalars: number;
 }
 
 interface Bench {
@@ -52,11 +54,12 @@ const benches: Bench[] = [
     what: "what scheduled evaluations cost a training with one thread, on a second core",
     run: evaluation,
   },
-  { name: "telemetry", what: "rows the store takes, and a curve out of them", run: telemetry },
+  { name: "telemetry", what: "rows the store takes, and curves out of many", run: telemetry },
 ];
 
 const readObservation = oneOf("pixels", "state");
 const readPreset = oneOf("cpu", "paper");
+const readEncoding = oneOf("protobuf", "json");
 
 export const bench = verb({
   name: "bench",
@@ -99,6 +102,18 @@ export const bench = verb({
       read: read.count,
       fallback: "50000",
     },
+    encoding: {
+      value: "protobuf|json",
+      meaning: "how telemetry's rows are sent",
+      read: readEncoding,
+      fallback: "protobuf",
+    },
+    scalars: {
+      value: "N",
+      meaning: "scalars that telemetry's store is filled up to before curves are asked for",
+      read: read.positive,
+      fallback: "2e6",
+    },
   },
   details: benches.map(({ name, what }) => `  ${name.padEnd(10)} ${what}`).join("\n"),
   examples: ["./sdpg bench physics", "./sdpg bench memory --obs pixels --json"],
@@ -120,6 +135,8 @@ export const bench = verb({
       preset: options.preset ?? "paper",
       minutes: options.minutes ?? 0.25,
       rate: options.rate ?? 50_000,
+      encoding: options.encoding ?? "protobuf",
+      scalars: options.scalars ?? 2e6,
     });
   },
 });
@@ -260,12 +277,10 @@ async function evaluation({ json, stretches, observation }: Options): Promise<nu
 }
 
 /** The offered rate with none lost or doubled; whether it is reached, the figures say. */
-async function telemetry({ json, minutes, rate }: Options): Promise<number> {
-  return await report(
-    "telemetry",
-    [await measureTelemetry({ minutes, rowsPerSecond: rate })],
-    json,
-  );
+async function telemetry({ json, minutes, rate, encoding, scalars }: Options): Promise<number> {
+  const progress = (line: string) => console.error(line);
+  const bench = { minutes, rowsPerSecond: rate, encoding, scalars: Math.round(scalars), progress };
+  return await report("telemetry", await measureTelemetry(bench), json);
 }
 
 type Row = Record<string, unknown>;
