@@ -100,7 +100,10 @@ export function readScalars(bytes: Uint8Array): { block: ScalarNames; rest: Uint
       block.run.putText(runs[run[row]]);
       block.iteration.putWhole(iteration[row]);
       block.name.putText(names[name[row]]);
-      words.forEach((column, i) => column.putFrom(bytes, others[i] + 8 * row));
+      words.forEach((column, i) => {
+        const at = others[i] + 8 * row;
+        column.put(from.view.getUint32(at, true), from.view.getUint32(at + 4, true));
+      });
     }
     return block.bytes();
   };
@@ -177,7 +180,7 @@ export const statusCodes = ["Unset", "Ok", "Error"];
 /** A map's pairs, to be put into many rows. */
 export class PreparedMap {
   readonly #keys: number[] = [];
-  readonly #values = new Growing();
+  readonly #values = new Growing(128);
 
   /** @param maps the column it is for */
   constructor(readonly maps: Maps) {}
@@ -188,8 +191,9 @@ export class PreparedMap {
     this.#values.copy(value);
   }
   put(): void {
-    for (const key of this.#keys) this.maps.keys.putKey(key);
-    this.maps.values.putWritten(this.#values.written, this.#keys.length);
+    const { keys, values } = this.maps;
+    for (let i = 0; i < this.#keys.length; i++) keys.putKey(this.#keys[i]);
+    values.putWritten(this.#values.bytes, this.#values.at, this.#keys.length);
     this.maps.end();
   }
 }
@@ -198,10 +202,14 @@ export class PreparedMap {
 export class Blocks {
   readonly scalars = new ScalarBlock();
   readonly otel_traces = new SpanBlock();
+
+  clear(): void {
+    for (const table of blockTables) this[table].clear();
+  }
 }
 
-export type BlockTable = keyof Blocks;
 export const blockTables = ["scalars", "otel_traces"] as const;
+export type BlockTable = typeof blockTables[number];
 
 /** What the engine has to know to read blocks. */
 export const structures: Record<BlockTable, string> = {

@@ -7,9 +7,14 @@
 
 /** Bytes that grow at their end. */
 export class Growing {
-  bytes = new Uint8Array(1024);
-  view = new DataView(this.bytes.buffer);
+  bytes: Uint8Array;
+  view: DataView;
   at = 0;
+
+  constructor(room = 1024) {
+    this.bytes = new Uint8Array(room);
+    this.view = new DataView(this.bytes.buffer);
+  }
 
   /** Makes room; `bytes` may be another array afterwards. */
   reserve(more: number): void {
@@ -22,6 +27,10 @@ export class Growing {
 
   varint(value: number): void {
     this.reserve(10);
+    if (value < 128) {
+      this.bytes[this.at++] = value;
+      return;
+    }
     while (value >= 128) {
       this.bytes[this.at++] = value % 128 + 128;
       value = Math.floor(value / 128);
@@ -40,7 +49,7 @@ export class Growing {
     this.reserve(end - start);
     const { bytes } = this;
     let to = this.at;
-    if (end - start > 64) bytes.set(from.subarray(start, end), to), to += end - start;
+    if (end - start > 200) bytes.set(from.subarray(start, end), to), to += end - start;
     else while (start < end) bytes[to++] = from[start++];
     this.at = to;
   }
@@ -84,6 +93,10 @@ export abstract class Column {
   reset(): void {
     this.rows = this.markedRows;
   }
+  /** No rows; the room stays for the next ones. */
+  clear(): void {
+    this.rows = 0;
+  }
   /** What stands once before the data. */
   prefix(_out: Growing): void {}
   abstract data(out: Growing): void;
@@ -97,12 +110,39 @@ export class Strings extends Column {
   constructor() {
     super("String");
   }
-  put(from: Uint8Array, start: number, end: number): void {
-    if (end - start < 128) {
-      this.#bytes.reserve(1);
-      this.#bytes.bytes[this.#bytes.at++] = end - start;
-    } else this.#bytes.varint(end - start);
-    this.#bytes.copy(from, start, end);
+  /** Returns whether all of it is ASCII. */
+  put(from: Uint8Array, start: number, end: number): boolean {
+    const length = end - start;
+    if (length >= 128) {
+      this.#bytes.varint(length);
+      this.#bytes.copy(from, start, end);
+      this.rows++;
+      return false; // not looked at
+    }
+    this.#bytes.reserve(length + 1);
+    const { bytes } = this.#bytes;
+    let to = this.#bytes.at;
+    let all = 0;
+    bytes[to++] = length;
+    while (start < end) all |= bytes[to++] = from[start++];
+    this.#bytes.at = to;
+    this.rows++;
+    return all < 128;
+  }
+  /** Decimal digits of a whole number below 2^32. */
+  putDigits(value: number): void {
+    let digits = 1;
+    for (let rest = value; rest >= 10; rest = Math.trunc(rest / 10)) digits++;
+    this.#bytes.reserve(digits + 1);
+    const { bytes } = this.#bytes;
+    let to = this.#bytes.at;
+    bytes[to] = digits;
+    this.#bytes.at = to += digits + 1;
+    for (; digits > 0; digits--) {
+      const rest = Math.trunc(value / 10);
+      bytes[--to] = 48 + value - 10 * rest;
+      value = rest;
+    }
     this.rows++;
   }
   putText(text: string): void {
@@ -114,15 +154,17 @@ export class Strings extends Column {
     this.#bytes.varint((end - start) * 2);
     this.#bytes.reserve((end - start) * 2);
     const { bytes } = this.#bytes;
+    let to = this.#bytes.at;
     for (; start < end; start++) {
-      bytes[this.#bytes.at++] = hexDigits[from[start] >> 4];
-      bytes[this.#bytes.at++] = hexDigits[from[start] & 15];
+      bytes[to++] = hexDigits[from[start] >> 4];
+      bytes[to++] = hexDigits[from[start] & 15];
     }
+    this.#bytes.at = to;
     this.rows++;
   }
   /** Rows that were written already, as this column's bytes. */
-  putWritten(bytes: Uint8Array, rows: number): void {
-    this.#bytes.copy(bytes);
+  putWritten(bytes: Uint8Array, end: number, rows: number): void {
+    this.#bytes.copy(bytes, 0, end);
     this.rows += rows;
   }
   override mark(): void {
@@ -133,6 +175,10 @@ export class Strings extends Column {
     super.reset();
     this.#bytes.at = this.#marked;
   }
+  override clear(): void {
+    super.clear();
+    this.#bytes.at = 0;
+  }
   data(out: Growing): void {
     out.copy(this.#bytes.written);
   }
@@ -142,47 +188,43 @@ const hexDigits = encoder.encode("0123456789abcdef");
 
 /** Any type of eight bytes: UInt64, Float64, DateTime64. */
 export class Words extends Column {
-  readonly #bytes = new Growing();
+  #halves = new Uint32Array(512);
+  #doubles = new Float64Array(this.#halves.buffer);
+  #bigints = new BigUint64Array(this.#halves.buffer);
 
-  put(low: number, high: number): void {
-    this.#bytes.uint64(low, high);
-    this.rows++;
+  #more(rows: number): void {
+    const halves = new Uint32Array(Math.max(this.#halves.length * 2, (this.rows + rows) * 2));
+    halves.set(this.#halves.subarray(0, this.rows * 2));
+    this.#halves = halves;
+    this.#doubles = new Float64Array(halves.buffer);
+    this.#bigints = new BigUint64Array(halves.buffer);
   }
-  putFrom(from: Uint8Array, start: number): void {
-    this.#bytes.copy(from, start, start + 8);
-    this.rows++;
+  put(low: number, high: number): void {
+    if (this.rows === this.#doubles.length) this.#more(1);
+    const at = this.rows++ * 2;
+    this.#halves[at] = low;
+    this.#halves[at + 1] = high;
   }
   putDouble(value: number): void {
-    this.#bytes.reserve(8);
-    this.#bytes.view.setFloat64(this.#bytes.at, Number.isNaN(value) ? NaN : value, true); // one NaN
-    this.#bytes.at += 8;
-    this.rows++;
+    if (this.rows === this.#doubles.length) this.#more(1);
+    this.#doubles[this.rows++] = Number.isNaN(value) ? NaN : value; // one NaN
   }
   putBigint(value: bigint): void {
-    this.#bytes.reserve(8);
-    this.#bytes.view.setBigUint64(this.#bytes.at, BigInt.asUintN(64, value), true);
-    this.#bytes.at += 8;
-    this.rows++;
+    if (this.rows === this.#doubles.length) this.#more(1);
+    this.#bigints[this.rows++] = BigInt.asUintN(64, value);
   }
   /** A whole number from 0 to 2^53. */
   putWhole(value: number): void {
-    this.put(value % 2 ** 32, Math.floor(value / 2 ** 32));
+    if (value < 2 ** 32) this.put(value, 0);
+    else this.put(value % 2 ** 32, Math.floor(value / 2 ** 32));
   }
   /** The last row `more` times again. */
   repeat(more: number): void {
-    const bytes = this.#bytes;
-    bytes.reserve(8 * more);
-    const low = bytes.view.getUint32(bytes.at - 8, true);
-    const high = bytes.view.getUint32(bytes.at - 4, true);
-    for (let i = 0; i < more; i++) bytes.uint64(low, high);
-    this.rows += more;
-  }
-  override reset(): void {
-    super.reset();
-    this.#bytes.at = this.rows * 8;
+    if (this.rows + more > this.#doubles.length) this.#more(more);
+    this.#bigints.fill(this.#bigints[this.rows - 1], this.rows, this.rows += more);
   }
   data(out: Growing): void {
-    out.copy(this.#bytes.written);
+    out.copy(new Uint8Array(this.#halves.buffer, 0, this.rows * 8));
   }
 }
 
@@ -267,6 +309,13 @@ export class Dictionary extends Column {
       this.#slots[slot] = key;
     }
   }
+  override clear(): void {
+    super.clear();
+    this.#texts.at = 0;
+    this.#keys = 0;
+    this.#slots.fill(-1);
+    this.#known.clear();
+  }
   override prefix(out: Growing): void {
     out.uint64(1, 0);
   }
@@ -310,6 +359,11 @@ export class Lists<C extends Column> extends Column {
     this.#ends.reset();
     this.items.reset();
   }
+  override clear(): void {
+    super.clear();
+    this.#ends.clear();
+    this.items.clear();
+  }
   override prefix(out: Growing): void {
     this.items.prefix(out);
   }
@@ -340,6 +394,10 @@ export class Maps extends Column {
     for (const part of [this.#ends, this.keys, this.values]) part.reset();
     super.reset();
   }
+  override clear(): void {
+    for (const part of [this.#ends, this.keys, this.values]) part.clear();
+    super.clear();
+  }
   override prefix(out: Growing): void {
     this.keys.prefix(out);
   }
@@ -351,6 +409,8 @@ export class Maps extends Column {
 /** A table's columns by name, in the order in which they are inserted. */
 export abstract class Block {
   protected abstract readonly columns: readonly (readonly [name: string, column: Column])[];
+
+  #lastBytes = 0;
 
   get rows(): number {
     return this.columns[0][1].rows;
@@ -365,9 +425,12 @@ export abstract class Block {
   reset(): void {
     for (const [, column] of this.columns) column.reset();
   }
+  clear(): void {
+    for (const [, column] of this.columns) column.clear();
+  }
   /** The block in Native. */
   bytes(): Uint8Array {
-    const out = new Growing();
+    const out = new Growing(this.#lastBytes + (this.#lastBytes >> 2) + 1024);
     out.varint(this.columns.length);
     out.varint(this.rows);
     for (const [name, column] of this.columns) {
@@ -376,6 +439,7 @@ export abstract class Block {
       column.prefix(out);
       column.data(out);
     }
+    this.#lastBytes = out.at;
     return out.written;
   }
 }

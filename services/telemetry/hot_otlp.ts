@@ -227,9 +227,11 @@ class SpanReader {
         const key = into.maps.keys.key(wire.bytes, this.#keyStart, this.#keyEnd);
         if (keys.includes(key)) throw givenUp;
         keys.push(key);
-        const value = this.#valueText === undefined
+        const text = this.#valueWhole >= 0 ? String(this.#valueWhole) : this.#valueText;
+        if (text === undefined) wire.checkText(this.#valueStart, this.#valueEnd);
+        const value = text === undefined
           ? wire.bytes.subarray(this.#valueStart, this.#valueEnd)
-          : encoder.encode(this.#valueText);
+          : encoder.encode(text);
         into.add(key, value);
         if (wire.isText(this.#keyStart, this.#keyEnd, serviceName)) service = value;
         wire.at = inner;
@@ -268,9 +270,10 @@ class SpanReader {
       wire.at = inner;
     }
     const block = this.#block;
+    const serviceKey = block.service.key(service, 0, service.length);
     for (let i = 0; i < spans.length; i += 2) {
       this.#span(spans[i], spans[i + 1]);
-      block.service.put(service, 0, service.length);
+      block.service.putKey(serviceKey);
       resource.put();
       block.scopeName.put(name, 0, name.length);
       block.scopeVersion.put(version, 0, version.length);
@@ -290,7 +293,6 @@ class SpanReader {
     let message = 0, messageEnd = 0;
     let kind = 0;
     let status = 0;
-    let began = 0;
     let fromLow = 0, fromHigh = 0, toLow = 0, toHigh = 0;
     this.#keys.length = 0;
     for (wire.at = start; wire.at < end;) {
@@ -341,7 +343,7 @@ class SpanReader {
         case fixed64Of(7):
           seen = wire.once(seen, 64);
           wire.fixed64(end);
-          began = wire.start, fromLow = wire.low, fromHigh = wire.high;
+          fromLow = wire.low, fromHigh = wire.high;
           break;
         case fixed64Of(8):
           seen = wire.once(seen, 128);
@@ -388,7 +390,7 @@ class SpanReader {
     if (isBefore(latestLow, latestHigh, fromLow, fromHigh)) throw givenUp;
     if (isBefore(toLow, toHigh, fromLow, fromHigh)) throw givenUp;
     block.attributes.end();
-    block.time.putFrom(bytes, began);
+    block.time.put(fromLow, fromHigh);
     block.traceId.putHex(bytes, traceId, traceId + 16);
     block.spanId.putHex(bytes, spanId, spanId + 8);
     block.parentSpanId.putHex(bytes, parent, parentEnd);
@@ -404,12 +406,14 @@ class SpanReader {
     block.endLists();
   }
 
-  // Of the attribute that was read last; its value stands in the request unless there is a text.
+  // Of the attribute that was read last; its value stands in the request unless there is a text or
+  // a whole number.
   #keyStart = 0;
   #keyEnd = 0;
   #valueStart = 0;
   #valueEnd = 0;
   #valueText: string | undefined;
+  #valueWhole = -1;
 
   #pair(start: number, end: number): void {
     const wire = this.#wire;
@@ -419,6 +423,7 @@ class SpanReader {
       this.#valueEnd =
         0;
     this.#valueText = undefined;
+    this.#valueWhole = -1;
     let seen = 0;
     for (wire.at = start; wire.at < end;) {
       const tag = wire.tag();
@@ -441,8 +446,8 @@ class SpanReader {
   #value(end: number): void {
     const wire = this.#wire;
     switch (wire.tag()) {
-      case bytesOf(1):
-        wire.textSlice(end);
+      case bytesOf(1): // who uses it checks that it is a text
+        wire.slice(end);
         this.#valueStart = wire.start, this.#valueEnd = wire.end;
         break;
       case varintOf(2):
@@ -451,9 +456,9 @@ class SpanReader {
         break;
       case varintOf(3):
         wire.varint(end);
-        this.#valueText = wire.high === 0
-          ? String(wire.low)
-          : BigInt.asIntN(64, BigInt(wire.high) << 32n | BigInt(wire.low)).toString();
+        if (wire.high === 0) this.#valueWhole = wire.low;
+        else {this.#valueText = BigInt.asIntN(64, BigInt(wire.high) << 32n | BigInt(wire.low))
+            .toString();}
         break;
       case fixed64Of(4):
         this.#valueText = String(wire.double(end));
@@ -469,8 +474,11 @@ class SpanReader {
     if (this.#keys.includes(key)) throw givenUp; // the last one counts: not plain
     this.#keys.push(key);
     maps.keys.putKey(key);
-    if (this.#valueText === undefined) maps.values.put(bytes, this.#valueStart, this.#valueEnd);
-    else maps.values.putText(this.#valueText);
+    if (this.#valueWhole >= 0) maps.values.putDigits(this.#valueWhole);
+    else if (this.#valueText !== undefined) maps.values.putText(this.#valueText);
+    else if (!maps.values.put(bytes, this.#valueStart, this.#valueEnd)) {
+      this.#wire.checkText(this.#valueStart, this.#valueEnd);
+    }
   }
 }
 
@@ -563,16 +571,15 @@ class IterationReader {
 
   #record(start: number, end: number): void {
     const wire = this.#wire;
-    const { bytes } = wire;
     let seen = 0;
-    let time = -1;
+    let timeLow = 0, timeHigh = 0;
     const attributes: number[] = [];
     for (wire.at = start; wire.at < end;) {
       switch (wire.tag()) {
         case fixed64Of(1):
           seen = wire.once(seen, 1);
           wire.fixed64(end);
-          time = wire.start;
+          timeLow = wire.low, timeHigh = wire.high;
           break;
         case bytesOf(6):
           wire.slice(end);
@@ -590,11 +597,11 @@ class IterationReader {
           throw givenUp;
       }
     }
-    if (!(seen & 2) || time < 0 || bytes[time + 7] >= 128) throw givenUp;
-    this.#iteration(attributes, time);
+    if (seen !== 3 || timeHigh >= 2 ** 31) throw givenUp;
+    this.#iteration(attributes, timeLow, timeHigh);
   }
 
-  #iteration(attributes: number[], time: number): void {
+  #iteration(attributes: number[], timeLow: number, timeHigh: number): void {
     const wire = this.#wire;
     const block = this.#block;
     const axes = [-1, -1, -1, -1, -1, -1];
@@ -646,7 +653,7 @@ class IterationReader {
     block.images.putWhole(images);
     block.wallTime.putDouble(wallTime);
     block.gpuSeconds.putDouble(gpuSeconds);
-    block.time.putFrom(wire.bytes, time);
+    block.time.put(timeLow, timeHigh);
     for (
       const column of [
         block.run,

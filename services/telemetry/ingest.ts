@@ -75,14 +75,13 @@ export interface Taken {
 
 /** Requests that will be written to the spool together. */
 class OpenBatch {
-  readonly blocks = new Blocks();
   readonly rows = noRows();
   readonly otel: [OtelTable, string[]][] = [];
   readonly ids: string[] = [];
   readonly written = Promise.withResolvers<void>();
   count = 0;
 
-  constructor() {
+  constructor(readonly blocks: Blocks) {
     this.written.promise.catch(() => {}); // every request has it for itself
   }
 
@@ -117,7 +116,9 @@ export class Ingest {
   #spool: Spool;
   #log: Logger;
   #limits: IngestLimits;
-  #batch = new OpenBatch();
+  #batch = new OpenBatch(new Blocks());
+  /** Takes turns with those of the batch: their room is used again. */
+  #otherBlocks = new Blocks();
   /** Requests that are not on the disk yet, by id: the same one sent again waits for the same end. */
   #open = new Map<string, Promise<void>>();
   #waitingRows = 0;
@@ -252,10 +253,13 @@ export class Ingest {
       const earlyMs = lastMs + this.#limits.intervalMs - performance.now();
       if (earlyMs > 0) await sleep(earlyMs, signal);
       const batch = this.#batch;
-      this.#batch = new OpenBatch();
+      this.#batch = new OpenBatch(this.#otherBlocks);
+      this.#otherBlocks = batch.blocks;
       lastMs = performance.now();
       try {
-        await this.#spool.append(batch.ids, batch.parts());
+        const parts = batch.parts();
+        batch.blocks.clear();
+        await this.#spool.append(batch.ids, parts);
         batch.written.resolve();
         this.#wakeInserter();
       } catch (error) {
