@@ -85,6 +85,41 @@ describe("readFlags()", () => {
   });
 });
 
+describe("runService()", () => {
+  test("stops what it started when nobody reads its ready line any more", async () => {
+    const folder = Deno.makeTempDirSync({ prefix: "sdpg-service-" });
+    const program = `
+      import { runService } from "${new URL("./service.ts", import.meta.url)}";
+      await runService({
+        name: "telemetry", summary: "a test", flags: {}, args: [],
+        async start() {
+          Deno.writeTextFileSync("${folder}/starting", "");
+          await new Promise((resolve) => setTimeout(resolve, 500)); // the parent is killed meanwhile
+          setInterval(() => {}, 1000);
+          return {
+            address: "127.0.0.1:1",
+            async stop() {
+              await new Promise((resolve) => setTimeout(resolve, 50));
+              Deno.writeTextFileSync("${folder}/stopped", "");
+            },
+          };
+        },
+      });`;
+    const child = new Deno.Command(Deno.execPath(), {
+      args: ["eval", "--ext=ts", program],
+      stdin: "null",
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn();
+    await child.stdout.cancel();
+    await child.stderr.cancel();
+    expect((await child.status).code).toBe(1);
+    expect([...Deno.readDirSync(folder)].map(({ name }) => name).sort())
+      .toEqual(["starting", "stopped"]);
+    Deno.removeSync(folder, { recursive: true });
+  });
+});
+
 describe("log", () => {
   afterEach(() => vi.unstubAllEnvs());
   test("writes one JSON object a line with the fields of logger and call", () => {

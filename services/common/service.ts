@@ -167,22 +167,31 @@ export async function runService<F extends Flags>(options: ServiceOptions<F>): P
   }
   const log = logger(options.name);
   const stop = stopSignal({ exitWithParent: flags.exitWithParent });
+  let running: Running | undefined;
   try {
-    const running = await options.start(flags, { signal: stop, log });
-    announce(options.name, running.address);
+    running = await options.start(flags, { signal: stop, log });
+    announce(options.name, running.address); // throws when the parent is gone
     log.info("listening", { address: running.address, pid: Deno.pid });
     const failure = await Promise.race([
       aborted(stop).then(() => undefined),
       running.failed ?? new Promise<never>(() => {}),
     ]);
-    await running.stop();
+    const started = running;
+    running = undefined;
+    await started.stop();
     if (failure) throw failure;
     log.info("stopped", { reason: String(stop.reason) });
     Deno.exit(0);
   } catch (error) {
     if (stop.aborted && error === stop.reason) Deno.exit(0); // asked to stop before it was ready
     log.debug("failure", { stack: error instanceof Error ? error.stack : undefined });
-    console.error(error instanceof Error ? error.message : String(error));
+    // What was started holds locks and has threads of its own, which may outlive a mere exit.
+    await running?.stop().catch((second) => log.error("Cannot stop", { error: second }));
+    try {
+      console.error(error instanceof Error ? error.message : String(error));
+    } catch {
+      // stderr is gone with the parent
+    }
     Deno.exit(1);
   }
 }
