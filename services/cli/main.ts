@@ -3,6 +3,7 @@
 
 import { join } from "node:path";
 import { checkoutDirectory } from "@sdpg/common/home.ts";
+import { withoutTelemetry } from "@sdpg/common/record.ts";
 import { RpcError } from "@sdpg/common/rpc.ts";
 import { UsageError } from "@sdpg/common/service.ts";
 import { didYouMean } from "@sdpg/common/suggest.ts";
@@ -40,6 +41,12 @@ async function main(args: string[]): Promise<number> {
   if (Deno.version.deno !== requiredDeno) {
     throw new CliError(
       `Expected Deno ${requiredDeno}, found ${Deno.version.deno}: start through ./sdpg, which brings it`,
+    );
+  }
+  const bench = Deno.env.get(withoutTelemetry);
+  if (bench !== undefined && bench !== String(Deno.ppid)) {
+    throw new UsageError(
+      `Cannot use ${withoutTelemetry}: only ./sdpg bench telemetry --training may set it; unset it`,
     );
   }
   const [name, ...rest] = args;

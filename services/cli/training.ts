@@ -130,7 +130,7 @@ async function follow(
   const resources = watchResources({
     runId,
     recorder,
-    processes: () => [...mesh.services, { service: "cli", pid: Deno.pid }],
+    processes: () => recorder.off ? [] : [...mesh.services, { service: "cli", pid: Deno.pid }],
     seen: (samples) => {
       progress.memory = samples;
       logs.follow(mesh.services);

@@ -123,6 +123,12 @@ export interface PhaseRow {
   readonly count: number;
 }
 
+/**
+ * Set by `./sdpg bench telemetry --training` for the commands it compares, to its own process: their
+ * recorders keep nothing. The command line refuses it from anybody else.
+ */
+export const withoutTelemetry = "SDPG_BENCH_WITHOUT_TELEMETRY";
+
 export interface RecorderOptions {
   /** Address of the telemetry service, such as http://127.0.0.1:4318. */
   url: string;
@@ -181,6 +187,8 @@ export class Recorder {
   #idle: (() => void)[] = [];
   #sender: Promise<void>;
   #log;
+  /** Whether nothing is recorded, to measure what recording costs. */
+  readonly off = Deno.env.get(withoutTelemetry) !== undefined;
 
   constructor(options: RecorderOptions) {
     this.#url = options.url.replace(/\/$/, "");
@@ -374,6 +382,7 @@ export class Recorder {
     service = this.#service,
     encode: () => string,
   ): void {
+    if (this.off) return;
     if (this.#closed.signal.aborted) {
       this.#dropped++;
       return;

@@ -13,6 +13,7 @@ import { loadTask } from "@sdpg/tasks/mod.ts";
 import { listTaskNames } from "../catalogue.ts";
 import { measureEvaluation } from "../bench_evaluation.ts";
 import { measureTelemetry } from "../bench_telemetry.ts";
+import { measureTraining } from "../bench_telemetry_training.ts";
 import { oneOf, read, UsageError, verb } from "../flags.ts";
 import { megabytes, table } from "../format.ts";
 import { openMesh } from "../mesh.ts";
@@ -32,6 +33,8 @@ interface Options {
   rate: number;
   encoding: "protobuf" | "json";
   scalars: number;
+  training: boolean;
+  pairs: number;
 }
 
 interface Bench {
@@ -54,7 +57,11 @@ const benches: Bench[] = [
     what: "what scheduled evaluations cost a training with one thread, on a second core",
     run: evaluation,
   },
-  { name: "telemetry", what: "rows the store takes, and curves out of many", run: telemetry },
+  {
+    name: "telemetry",
+    what: "rows the store takes, curves out of many; --training: what it costs an epoch",
+    run: telemetry,
+  },
 ];
 
 const readObservation = oneOf("pixels", "state");
@@ -71,10 +78,15 @@ export const bench = verb({
   }],
   options: {
     json: { meaning: "JSON lines instead of tables" },
-    epochs: { value: "N", meaning: "epochs of memory", read: read.count, fallback: "30" },
+    epochs: {
+      value: "N",
+      meaning: "epochs of memory, and of each run of telemetry --training",
+      read: read.count,
+      fallback: "30",
+    },
     obs: {
       value: "pixels|state",
-      meaning: "what the policy of memory and evaluation sees",
+      meaning: "what the policy of memory, evaluation and telemetry --training sees",
       read: readObservation,
       fallback: "state",
     },
@@ -108,6 +120,13 @@ export const bench = verb({
       read: readEncoding,
       fallback: "protobuf",
     },
+    training: { meaning: "telemetry: what recording takes from a training, instead" },
+    pairs: {
+      value: "N",
+      meaning: "pairs of trainings with and without telemetry",
+      read: read.count,
+      fallback: "10",
+    },
     scalars: {
       value: "N",
       meaning: "scalars that telemetry's store is filled up to before curves are asked for",
@@ -137,6 +156,8 @@ export const bench = verb({
       rate: options.rate ?? 50_000,
       encoding: options.encoding ?? "protobuf",
       scalars: options.scalars ?? 2e6,
+      training: options.training,
+      pairs: options.pairs ?? 10,
     });
   },
 });
@@ -277,8 +298,14 @@ async function evaluation({ json, stretches, observation }: Options): Promise<nu
 }
 
 /** The offered rate with none lost or doubled; whether it is reached, the figures say. */
-async function telemetry({ json, minutes, rate, encoding, scalars }: Options): Promise<number> {
+async function telemetry(options: Options): Promise<number> {
+  const { json, minutes, rate, encoding, scalars } = options;
   const progress = (line: string) => console.error(line);
+  if (options.training) {
+    const { pairs, epochs, observation } = options;
+    const figures = await measureTraining({ pairs, epochs, observation, progress });
+    return await report("telemetry_training", [figures], json);
+  }
   const bench = { minutes, rowsPerSecond: rate, encoding, scalars: Math.round(scalars), progress };
   return await report("telemetry", await measureTelemetry(bench), json);
 }

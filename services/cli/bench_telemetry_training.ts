@@ -1,0 +1,89 @@
+// What telemetry takes from a training: the command `train` itself with everything recorded (scalars,
+// traces, metrics, logs, memory of the services), and with nothing, in pairs one after the other in the
+// order A B B A, the same task and seed, so the same arithmetic. The ratio of the times their epochs took
+// together is the cost; a pair's runs follow each other, so what else the machine does touches both.
+
+import { join } from "node:path";
+import { checkoutDirectory } from "@sdpg/common/home.ts";
+import { withoutTelemetry } from "@sdpg/common/record.ts";
+import { CliError } from "./process.ts";
+
+/** Epochs at the start of a run that are not counted: memory is touched, code is compiled. */
+const warmUp = 5;
+
+export interface TrainingBench {
+  pairs: number;
+  epochs: number;
+  observation: string;
+  progress(line: string): void;
+}
+
+/** Ratios of epoch times with and without telemetry, with their quartiles. */
+export async function measureTraining(
+  { pairs, epochs, observation, progress }: TrainingBench,
+): Promise<Record<string, number | string>> {
+  const home = await Deno.makeTempDir({ prefix: "sdpg-bench-telemetry-" });
+  const train = (recorded: boolean) => trainOnce(home, epochs + warmUp, observation, recorded);
+  const withIt: number[] = [];
+  const without: number[] = [];
+  const ratios: number[] = [];
+  try {
+    for (let pair = 0; pair < pairs; pair++) {
+      const first = pair % 2 === 0;
+      const a = await train(first);
+      const b = await train(!first);
+      withIt.push(first ? a : b);
+      without.push(first ? b : a);
+      ratios.push(withIt[pair] / without[pair]);
+      progress(`pair ${pair + 1} of ${pairs}: ${ratios[pair].toFixed(4)}`);
+    }
+  } finally {
+    await Deno.remove(home, { recursive: true });
+  }
+  const at = (values: number[], share: number) => {
+    const sorted = values.toSorted((a, b) => a - b);
+    const place = share * (sorted.length - 1);
+    const low = Math.floor(place);
+    return sorted[low] + (place - low) * ((sorted[low + 1] ?? sorted[low]) - sorted[low]);
+  };
+  return {
+    regime: "training",
+    observation,
+    pairs,
+    epochs,
+    epoch_ms: 1000 * at(withIt, 0.5),
+    epoch_ms_without: 1000 * at(without, 0.5),
+    ratio: at(ratios, 0.5),
+    ratio_low_quartile: at(ratios, 0.25),
+    ratio_high_quartile: at(ratios, 0.75),
+  };
+}
+
+/** Seconds per epoch after the first ones. */
+async function trainOnce(
+  home: string,
+  epochs: number,
+  observation: string,
+  recorded: boolean,
+): Promise<number> {
+  const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: [
+      ...["run", "-q", "--config", join(checkoutDirectory, "deno.json"), "-P=cli"],
+      join(checkoutDirectory, "services/cli/main.ts"),
+      ...["train", "hopper", "--obs", observation, "--epochs", String(epochs), "--json"],
+    ],
+    stdin: "null",
+    env: {
+      SDPG_HOME: home,
+      ...(recorded ? {} : { [withoutTelemetry]: String(Deno.pid) }),
+    },
+  }).output();
+  if (!success) throw new CliError(new TextDecoder().decode(stderr).trim().split("\n").at(-1)!);
+  const times = new TextDecoder().decode(stdout).split("\n")
+    .filter((line) => line.startsWith('{"event":"epoch"'))
+    .map((line) => JSON.parse(line).wall_time_s as number);
+  if (times.length !== epochs) {
+    throw new CliError(`Expected ${epochs} epochs of a training, came ${times.length}`);
+  }
+  return (times[epochs - 1] - times[warmUp - 1]) / (epochs - warmUp);
+}
