@@ -50,6 +50,23 @@ describe("parse()", () => {
       .toEqual(["a = 1 and b", "--coats"]);
   });
 
+  test("takes signed words where a verb has them, and nothing else with a dash", () => {
+    const signs = verb({
+      ...paint,
+      positionals: [{
+        name: "run|+tag|-tag",
+        meaning: "x",
+        required: true,
+        many: true,
+        signed: true,
+      }],
+    });
+    expect(parse(signs, ["a", "+new", "-old", "-2", "--json"]).positionals)
+      .toEqual(["a", "+new", "-old", "-2"]);
+    expect(() => parse(signs, ["a", "--old"])).toThrow("Cannot use --old: unknown flag");
+    expect(() => parse(paint, ["a", "-old"])).toThrow('Cannot use "-old"');
+  });
+
   test("reads seeds up to 2^64 - 1 exactly", () => {
     expect(parse(paint, ["north", "--seed", "18446744073709551615"]).options.seed)
       .toBe(18446744073709551615n);

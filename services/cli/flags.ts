@@ -36,6 +36,8 @@ export interface Positional {
   required: boolean;
   /** Takes all that remain. */
   many?: boolean;
+  /** May begin with one "-", as in `-old`. */
+  signed?: boolean;
 }
 
 /** Names people bring along from other tools that have no counterpart here, and what to type instead. */
@@ -125,6 +127,7 @@ export function parse<O extends Options>(spec: Verb<O>, args: readonly string[])
   const overrides: Record<string, string> = {};
   const positionals: string[] = [];
   let onlyPositionals = false;
+  const signed = spec.positionals.some((positional) => positional.signed);
 
   const set = (name: string, shown: string, text: string | undefined) => {
     const option = spec.options[name];
@@ -157,7 +160,8 @@ export function parse<O extends Options>(spec: Verb<O>, args: readonly string[])
     }
     // A bare word without "=" (or SQL text, a path, …) is a positional.
     const bare = !assignment || (dashes === "" && assignment[3] === undefined);
-    if (onlyPositionals || (bare && !argument.startsWith("-"))) {
+    const isSigned = signed && /^-[^-]/.test(argument);
+    if (onlyPositionals || isSigned || (bare && !argument.startsWith("-"))) {
       positionals.push(argument);
       continue;
     }

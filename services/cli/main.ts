@@ -25,6 +25,8 @@ const verbs: Record<string, () => Promise<Verb<any>>> = {
   show: async () => (await import("./verbs/show.ts")).show,
   compare: async () => (await import("./verbs/compare.ts")).compare,
   export: async () => (await import("./verbs/export.ts")).exportRuns,
+  tag: async () => (await import("./verbs/tag.ts")).tag,
+  note: async () => (await import("./verbs/note.ts")).note,
   sql: async () => (await import("./verbs/sql.ts")).sql,
   plot: async () => (await import("./verbs/plot.ts")).plot,
   ui: async () => (await import("./verbs/ui.ts")).ui,

@@ -20,6 +20,7 @@ import {
   type Signal,
   type Span,
 } from "./otlp.ts";
+import { type Annotation, annotationEvents } from "./annotation.ts";
 import { logger } from "./log.ts";
 import { spanId, type TraceContext } from "./trace.ts";
 
@@ -230,6 +231,13 @@ export class Recorder {
       "rl.returns": row.returns,
       "rl.lengths": row.lengths.map((length) => BigInt(length)),
     }));
+  }
+
+  /** A row for each tag, and one for the note. */
+  annotation(runId: string, annotation: Annotation): void {
+    for (const attributes of annotationEvents(annotation)) {
+      this.#add("rl.annotation", runId, () => attributes);
+    }
   }
 
   resources(row: ResourcesRow): void {

@@ -47,6 +47,11 @@ const state = (runId: string, sequence: number, name: string, more = {}): LogEve
     ...more,
   },
 });
+const annotation = (runId: string, sequence: number, of: LogEvent["attributes"]): LogEvent => ({
+  eventName: "rl.annotation",
+  timeUnixNano: clock++,
+  attributes: { "rl.run.id": runId, "rl.sequence": BigInt(sequence), ...of },
+});
 const rows = (events: LogEvent[], source = "sender-1") =>
   rowsOf(decodeLogs(JSON.parse(encodeLogs({ "service.instance.id": source }, events))));
 const one = async (sql: string) => (await store.rows<Record<string, unknown>>(sql))[0];
@@ -298,6 +303,33 @@ describe("the way through the spool", () => {
   });
 });
 
+describe("annotations", () => {
+  test("are stored once, and the latest of the same thing holds, whenever it comes", async () => {
+    const service = ingest();
+    const said = [
+      annotation("said", 1, { "rl.tag": "old" }),
+      annotation("said", 2, { "rl.tag": "sweep" }),
+      annotation("said", 3, { "rl.note": "first" }),
+      annotation("said", 4, { "rl.tag": "old", "rl.tag.removed": true }),
+      annotation("said", 5, { "rl.note": "second" }),
+    ];
+    const late = annotation("said", 1, { "rl.tag": "sweep", "rl.tag.removed": true });
+    late.timeUnixNano = said[0].timeUnixNano;
+    await service.put(rows([state("said", 1, "done")], "trainer"));
+    await service.put(rows(said.slice(0, 3)));
+    await service.put(rows(said));
+    const restarted = ingest();
+    await restarted.put(rows(said));
+    await restarted.stop();
+    await service.put(rows([late], "sender-2"));
+    await service.stop();
+    expect(await one("SELECT count() AS n FROM annotations WHERE run_id = 'said'"))
+      .toEqual({ n: 6 });
+    expect(await one("SELECT state, tags, note FROM runs WHERE run_id = 'said'"))
+      .toEqual({ state: "done", tags: ["sweep"], note: "second" });
+  });
+});
+
 describe("limits", () => {
   test("a full queue refuses with Busy and takes rows again when there is room", async () => {
     const service = ingest({ maxWaitingRows: 3, intervalMs: 20 });
@@ -331,6 +363,27 @@ describe("rowsOf() refuses", () => {
     ["a scalar that is a text", withAttribute("rl.scalars", { a: "1" }), /a number for "a"/],
     ["an unknown state", state("good", 1, "paused"), /one of started, running/],
     ["a state without sequence", state("good", 0, "done"), /rl\.sequence/],
+    [
+      "a tag of two words",
+      annotation("good", 1, { "rl.tag": "a b" }),
+      /letters.*rl\.tag, came a b/,
+    ],
+    ["nothing said of a run", annotation("good", 1, {}), /either a tag or rl\.note/],
+    [
+      "a tag and a note in one",
+      annotation("good", 1, { "rl.tag": "a", "rl.note": "b" }),
+      /either a tag or rl\.note/,
+    ],
+    [
+      "a tag removed by a text",
+      annotation("good", 1, { "rl.tag": "a", "rl.tag.removed": "yes" }),
+      /true or false in rl\.tag\.removed/,
+    ],
+    [
+      "a note without end",
+      annotation("good", 1, { "rl.note": "x".repeat(4001) }),
+      /at most 4000 characters/,
+    ],
   ];
   function withAttribute(name: string, value: LogEvent["attributes"][string]): LogEvent {
     const event = good();
@@ -397,6 +450,25 @@ describe("migrate()", () => {
       .toEqual({ n: ["between"] });
     await store.command("DROP TABLE later");
     await store.command("DELETE FROM schema_version WHERE name IN ('later', 'between')");
+  });
+  test("a store from before annotations keeps its runs, with nothing said of them", async () => {
+    // One engine has one store: this one is taken back to what it was then.
+    await store.command("DROP VIEW run_annotations");
+    await store.command("DROP TABLE annotations");
+    for (const { version, statements } of readMigrations()) {
+      if (version < 20) { for (const statement of statements) await store.command(statement); }
+    }
+    await store.command("DELETE FROM schema_version WHERE version >= 20");
+    const service = ingest();
+    await service.put(
+      rows([state("before", 1, "done", { "rl.task": "hopper" })], "trainer-before"),
+    );
+    await service.stop();
+    await migrate(store, readMigrations());
+    expect(await one("SELECT task, state, tags, note FROM runs WHERE run_id = 'before'"))
+      .toEqual({ task: "hopper", state: "done", tags: [], note: "" });
+    expect(await one("SELECT tags, wall_time_s FROM run_progress WHERE run_id = 'before'"))
+      .toEqual({ tags: [], wall_time_s: 0 });
   });
   test("readMigrations() refuses a number that is there twice and a name that is no migration", () => {
     const folder = Deno.makeTempDirSync({ prefix: "sdpg-migrations-" });

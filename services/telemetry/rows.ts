@@ -5,6 +5,7 @@ import { didYouMean } from "@sdpg/common/suggest.ts";
 import { isRunId } from "@sdpg/common/home.ts";
 import { runStates } from "@sdpg/common/record.ts";
 import { summary } from "@sdpg/common/student.ts";
+import { longestNote, tagExpected, tagPattern } from "@sdpg/common/annotation.ts";
 import { type AttributeValue, type DecodedLog, MalformedOtlp } from "@sdpg/common/otlp.ts";
 import { type Cell, floatCell } from "./store.ts";
 
@@ -83,6 +84,7 @@ export const columns = {
     "source",
     "sequence",
   ],
+  annotations: ["run_id", "time", "tag", "removed", "note", "source", "sequence"],
 } as const;
 
 export type Table = keyof typeof columns;
@@ -96,7 +98,7 @@ export interface Row {
   iteration: number;
   /** Scalar's name. */
   name: string;
-  /** Sender's instance and number for run_states, resources, faults. */
+  /** Sender's instance and number for run_states, resources, faults, annotations. */
   source: string;
   sequence: number;
 }
@@ -125,6 +127,7 @@ export function noRows(): Rows {
     resources: [],
     faults: [],
     run_states: [],
+    annotations: [],
   };
 }
 
@@ -138,6 +141,7 @@ const events: Record<string, Reader> = {
   "rl.evaluation": readEvaluation,
   "rl.run": readRun,
   "rl.fault": readFault,
+  "rl.annotation": readAnnotation,
   "process.resources": readResources,
 };
 
@@ -284,6 +288,36 @@ function readFault(log: Attributes, rows: Rows): void {
   });
 }
 
+/** One tag given or taken away, or the note. */
+function readAnnotation(log: Attributes, rows: Rows): void {
+  const runId = log.runId();
+  const sender = log.sender();
+  const [tag, note] = [log.optionalText("rl.tag"), log.optionalText("rl.note")];
+  const removed = log.flag("rl.tag.removed");
+  if ((tag === null) === (note === null)) {
+    throw log.wrong("rl.tag", "either a tag or rl.note", tag ?? undefined);
+  }
+  if (tag !== null && !tagPattern.test(tag)) throw log.wrong("rl.tag", tagExpected, tag);
+  if (note !== null && note.length > longestNote) {
+    throw log.wrong("rl.note", `at most ${longestNote} characters`, `${note.length}`);
+  }
+  rows.annotations.push({
+    cells: [
+      runId,
+      log.time,
+      tag ?? "",
+      Number(removed),
+      note ?? "",
+      sender.source,
+      sender.sequence,
+    ],
+    runId,
+    iteration: 0,
+    name: "",
+    ...sender,
+  });
+}
+
 function readResources(log: Attributes, rows: Rows): void {
   const runId = log.runId();
   const sender = log.sender();
@@ -367,6 +401,15 @@ class Attributes {
     if (value === undefined) return null;
     if (typeof value !== "string") throw this.wrong(name, "a text", value);
     return value;
+  }
+
+  /** Whether it is there and true. */
+  flag(name: string): boolean {
+    const value = this.#log.attributes[name];
+    if (value !== undefined && typeof value !== "boolean") {
+      throw this.wrong(name, "true or false", value);
+    }
+    return value ?? false;
   }
 
   /** A count that a double holds exactly. Integers and whole doubles are taken. */

@@ -77,6 +77,8 @@ describe("Recorder", () => {
       iteration: 3,
       count: 2,
     });
+    recorder.annotation("kinds", { add: ["kept", "gone"], note: "said" });
+    recorder.annotation("kinds", { remove: ["gone"] });
     await recorder.flush(5000);
     await recorder.close();
     const ask = async (sql: string) =>
@@ -112,6 +114,8 @@ describe("Recorder", () => {
           "abs(dateDiff('second', time, now())) < 60 FROM resources WHERE run_id = 'kinds'",
       ),
     ).toBe('["gpu-sim",4321,1.25,1000000000,900000000,100000000,1]');
+    expect(await ask("SELECT tags, note FROM runs WHERE run_id = 'kinds'"))
+      .toBe('[["kept"],"said"]');
     expect(await ask("SELECT service, kind, iteration, count FROM faults WHERE run_id = 'kinds'"))
       .toBe('["gpu-sim","non_finite",3,2]');
   });

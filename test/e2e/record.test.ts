@@ -38,6 +38,41 @@ describe("runs", () => {
   }, 240_000);
 });
 
+describe("tag and note", () => {
+  test("write what runs, show and export then have", async () => {
+    const tagged = lines(await out("tag", "hopper-1", "hopper-2", "+sweep", "+lr/0.002", "-none"));
+    expect(tagged.slice(-2)).toEqual([
+      ["hopper-1", "lr/0.002 sweep"],
+      ["hopper-2", "lr/0.002 sweep"],
+    ]);
+    await out("tag", "hopper-2", "-sweep");
+    const [other] = events(await out("tag", "hopper-2", "--json"));
+    expect(other).toEqual({ run_id: "hopper-2", tags: ["lr/0.002"] });
+    expect(await out("note", "hopper-1", "fell over,\ntwice")).toBe("fell over,\ntwice\n");
+    const found = events(await out("runs", "--tag=sweep", "--json"));
+    expect(found.map(({ run_id, tags }) => [run_id, tags])).toEqual([
+      ["hopper-1", ["lr/0.002", "sweep"]],
+    ]);
+    const page = lines(await out("show", "hopper-1"));
+    for (const row of [["tags", "lr/0.002 sweep"], ["note", "fell over,"], ["twice"]]) {
+      expect(page).toContainEqual(row);
+    }
+    const [shown] = events(await out("show", "hopper-1", "--json"));
+    expect(shown.run).toMatchObject({ tags: ["lr/0.002", "sweep"], note: "fell over,\ntwice" });
+    const path = join(home.path, "runs.csv");
+    await out("export", "hopper-1", "--format=csv", "--table=runs", `--out=${path}`);
+    const [header, row] = Deno.readTextFileSync(path).split("\n");
+    expect(header).toMatch(/"tags","note"$/);
+    expect(row).toContain(`"['lr/0.002','sweep']"`);
+    // Taken away again, and said so.
+    expect(await out("note", "hopper-1", "")).toBe("");
+    expect(events(await out("note", "hopper-1", "--json"))).toEqual([
+      { run_id: "hopper-1", note: "" },
+    ]);
+    await out("tag", "hopper-1", "hopper-2", "-sweep", "-lr/0.002");
+  }, 240_000);
+});
+
 describe("show", () => {
   test("is a page about one run", async () => {
     const page = lines(await out("show", "hopper-0"));
@@ -166,6 +201,9 @@ describe("refusals", () => {
     ["runs --preset cup", `expected cpu; did you mean "cpu"?`],
     ["show hopper-3", `Cannot find run "hopper-3" in the store; did you mean "hopper-0"?`],
     ["compare hopper-0 walker-00", `did you mean "walker-0"?`],
+    ["tag hopper-0 sweep", `Cannot find run "sweep"`],
+    ["note hopper-00", `did you mean "hopper-0"?`],
+    ["runs --tag sweep", `Cannot use --tag "sweep": expected nothing yet`],
     ["export nobody --format csv --out x", "./sdpg runs lists them"],
   ])("sdpg %s", async (args, hint) => {
     const { code, stdout, stderr } = await sdpg(home.path, ...args.split(" "));

@@ -8,7 +8,7 @@ import { ask, requireRuns, rowsFrom, runList, withTelemetry } from "../store.ts"
 import { stepRecord, versionRecord } from "../tensorboard.ts";
 
 const readFormat = oneOf("csv", "parquet", "tensorboard");
-const readTable = oneOf("curves", "evaluations", "episodes", "resources", "faults");
+const readTable = oneOf("curves", "evaluations", "episodes", "resources", "faults", "runs");
 const steps = ["iteration", "env_steps_total", "env_steps_nominal", "images_rendered"] as const;
 const readStep = oneOf(...steps);
 
@@ -26,7 +26,7 @@ export const exportRuns = verb({
     table: {
       value: "TABLE",
       meaning: "csv, parquet: which rows: curves (all scalars, and the evaluations' means), " +
-        "evaluations, episodes, resources, faults",
+        "evaluations, episodes, resources, faults, runs (settings, state, tags, note)",
       read: readTable,
       fallback: "curves",
     },
@@ -69,6 +69,7 @@ const orders = {
   episodes: "iteration, episode",
   resources: "time, service, pid",
   faults: "time, source, sequence",
+  runs: "run_id",
 } as const;
 
 async function writeTable(

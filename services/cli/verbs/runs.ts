@@ -21,12 +21,19 @@ interface Row {
   wall_time_s: number;
   return: number | null;
   evaluation: number | null;
+  tags: string[];
 }
 
-const filters = ["task", "algo", "preset", "state"] as const;
+const filters = ["task", "algo", "preset", "state", "tag"] as const;
 type Filters = Partial<Record<typeof filters[number], string>>;
-/** Column of run_progress behind a filter. */
-const columnOf = { task: "task", algo: "algorithm", preset: "preset", state: "state" } as const;
+/** What a filter asks of run_progress. */
+const conditionOf = {
+  task: "task = {task:String}",
+  algo: "algorithm = {algo:String}",
+  preset: "preset = {preset:String}",
+  state: "state = {state:String}",
+  tag: "has(tags, {tag:String})",
+} as const;
 
 const readState = oneOf(...runStates);
 
@@ -44,13 +51,18 @@ export const runs = verb({
     },
     preset: { value: "NAME", meaning: "only runs of this preset", read: read.text },
     state: { value: runStates.join("|"), meaning: "only runs in this state", read: readState },
+    tag: { value: "TAG", meaning: "only runs with this tag; ./sdpg tag", read: read.text },
     json: { meaning: "one JSON object a run" },
   },
   details: [
     "return: mean of the last 100 training episodes; evaluation: the newest mean of the deterministic",
     "policy.",
   ].join("\n"),
-  examples: ["./sdpg runs", "./sdpg runs --task hopper --state done", "./sdpg runs --json"],
+  examples: [
+    "./sdpg runs",
+    "./sdpg runs --task hopper --state done",
+    "./sdpg runs --tag sweep --json",
+  ],
   async run({ options }) {
     const home = sdpgHome();
     const found = await withTelemetry(home, async (url) => {
@@ -63,6 +75,7 @@ export const runs = verb({
       const asked = filters.some((name) => options[name] !== undefined);
       console.error(asked ? "no such runs" : "no runs yet; ./sdpg train hopper starts one");
     } else {
+      const tagged = found.some(({ tags }) => tags.length > 0);
       writeOut(table(
         [
           "run",
@@ -75,6 +88,7 @@ export const runs = verb({
           "time",
           "return",
           "evaluation",
+          ...(tagged ? ["tags"] : []),
         ],
         found.map((row) => [
           row.run_id,
@@ -87,6 +101,7 @@ export const runs = verb({
           duration(row.wall_time_s),
           row.return === null ? "-" : number(row.return),
           row.evaluation === null ? "-" : number(row.evaluation),
+          ...(tagged ? [row.tags.join(" ")] : []),
         ]),
       ));
     }
@@ -96,13 +111,11 @@ export const runs = verb({
 
 /** Runs that pass the filters. Refuses a name that neither the store nor the checkout knows. */
 async function findRuns(url: string, wanted: Filters): Promise<Row[]> {
-  const conditions = filters.map((name) =>
-    `({${name}:String} = '' OR ${columnOf[name]} = {${name}:String})`
-  );
+  const conditions = filters.map((name) => `({${name}:String} = '' OR ${conditionOf[name]})`);
   const found = await rowsFrom<Row>(
     url,
     `SELECT run_id, task, algorithm, preset, toString(seed) AS seed, state,
-            toUInt32(epochs) AS iteration, wall_time_s, return, evaluation
+            toUInt32(epochs) AS iteration, wall_time_s, return, evaluation, tags
      FROM run_progress WHERE ${conditions.join(" AND ")} ORDER BY started_at, run_id`,
     Object.fromEntries(filters.map((name) => [name, wanted[name] ?? ""])),
   );
@@ -110,12 +123,13 @@ async function findRuns(url: string, wanted: Filters): Promise<Row[]> {
   const [inStore] = await rowsFrom<Record<typeof filters[number], string[]>>(
     url,
     "SELECT groupUniqArray(task) AS task, groupUniqArray(algorithm) AS algo, " +
-      "groupUniqArray(preset) AS preset FROM runs",
+      "groupUniqArray(preset) AS preset, groupUniqArrayArray(tags) AS tag FROM runs",
   );
   const known: Record<typeof filters[number], string[]> = {
     task: [...inStore.task, ...listTaskNames()],
     algo: [...inStore.algo, ...listAlgorithmNames()],
     preset: inStore.preset,
+    tag: inStore.tag,
     state: [...runStates],
   };
   for (const name of filters) {

@@ -27,6 +27,8 @@ interface Run {
   checkpoint: string | null;
   started_at: string;
   updated_at: string;
+  tags: string[];
+  note: string;
 }
 
 interface Evaluation {
@@ -83,7 +85,8 @@ export const show = verb({
 
 async function readShown(url: string, home: string, runId: string): Promise<Shown> {
   const of = <Row>(sql: string) => rowsFrom<Row>(url, sql, { run: runId });
-  const [run] = await of<Record<keyof Run, string>>(
+  type Row = Record<Exclude<keyof Run, "tags">, string> & Pick<Run, "tags">;
+  const [run] = await of<Row>(
     "SELECT *, toString(seed) AS seed FROM runs WHERE run_id = {run:String}",
   );
   const [progress] = await of<Shown["progress"]>(
@@ -172,6 +175,8 @@ function facts({ run, progress, best, files }: Shown): string {
       `${number(best.best)} at epoch ${best.best_iteration}, of ${best.evaluations} evaluations`,
     ]);
   }
+  if (run.tags.length > 0) rows.push(["tags", run.tags.join(" ")]);
+  if (run.note !== "") rows.push(["note", run.note]);
   rows.push(["code", run.code_version ?? "not recorded"]);
   rows.push([
     "machine",
@@ -184,7 +189,9 @@ function facts({ run, progress, best, files }: Shown): string {
   rows.push(["files", files === undefined ? "not in this home" : `${files}/`]);
   if (files !== undefined) rows.push(["logs", `${join(files, "*.log")}`]);
   const width = Math.max(...rows.map(([name]) => name.length));
-  return rows.map(([name, value]) => `${name.padEnd(width)}  ${value}`).join("\n");
+  const line = ([name, value]: [string, string]) =>
+    `${name.padEnd(width)}  ${value.replaceAll("\n", "\n".padEnd(width + 3))}`;
+  return rows.map(line).join("\n");
 }
 
 function settings({ changed, run, files }: Shown): string {
