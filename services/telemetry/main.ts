@@ -13,6 +13,7 @@ import {
 } from "@sdpg/common/home.ts";
 import { flag, type Running, runService } from "@sdpg/common/service.ts";
 import type { Logger } from "@sdpg/common/log.ts";
+import { annotator } from "./annotate.ts";
 import { serveHttp } from "./http.ts";
 import { Ingest } from "./ingest.ts";
 import { Spool } from "./spool.ts";
@@ -51,7 +52,7 @@ export async function startTelemetry(options: {
       tableFunctions,
       settings,
       timezone,
-      page: openPage(home),
+      page: openPage(home, annotator(store, ingest)),
       log,
       now: Date.now,
     });

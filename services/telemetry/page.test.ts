@@ -18,7 +18,7 @@ beforeAll(async () => {
   home = Deno.makeTempDirSync({ prefix: "sdpg-page-" });
   await seedStore(home, { runs: 60, epochs: 120 });
   service = await startTestService(home);
-  page = openPage(home);
+  page = openPage(home, () => Promise.resolve([200, "stored"]));
 });
 afterAll(async () => {
   await service?.kill();
@@ -40,13 +40,35 @@ describe("openPage()", () => {
       const text = await response.text();
       expect(response.status, path).toBe(200);
       expect(response.headers.get("content-type"), path).toContain("text/javascript");
-      for (const [, specifier] of text.matchAll(/^(?:import|export)[^;]*? from "([^"]+)";/gm)) {
-        await visit(new URL(specifier, `http://host${path}`).pathname);
-      }
+      for (
+        const [, specifier] of text.matchAll(
+          /(?:^(?:import|export)[^;]*? from |import\()"([^"]+)"/gm,
+        )
+      ) await visit(new URL(specifier, `http://host${path}`).pathname);
     };
     await visit("/ui/main.ts");
     expect([...seen]).toContain("/ui/lib/uPlot.esm.js");
     expect(seen.size).toBeGreaterThan(12);
+    // index.html names all of them, so that none waits for another.
+    const index = await (await get("/ui/")).text();
+    const named = [...index.matchAll(/(?:href|src)="[0-9a-f]{16}\/([^"]+\.(?:ts|js))"/g)];
+    expect(new Set(named.map(([, name]) => `/ui/${name}`))).toEqual(seen);
+  });
+
+  test("lets a browser keep what it has of this version, and no other", async () => {
+    const index = await get("/ui/");
+    const html = await index.text();
+    const etag = index.headers.get("etag")!;
+    expect(index.headers.get("cache-control")).toBe("no-cache");
+    const again = await get("/ui/", { headers: { "if-none-match": etag } });
+    expect([again.status, await again.text()]).toEqual([304, ""]);
+    const other = await get("/ui/", { headers: { "if-none-match": '"other"' } });
+    expect([other.status, await other.text()]).toEqual([200, html]);
+    const main = /src="([^"]+main\.ts)"/.exec(html)![1];
+    const script = await get(`/ui/${main}`);
+    expect(script.headers.get("cache-control")).toContain("immutable");
+    expect(await script.text()).toBe(await (await get("/ui/main.ts")).text());
+    expect((await get("/ui/0123456789abcdef/main.ts")).status).toBe(404);
   });
 
   test("allows scripts, styles and requests of its own address only", async () => {
@@ -102,6 +124,92 @@ describe("openPage()", () => {
   });
 });
 
+// ------------------------------------------------------------------------------------------ writing
+
+/** A request as the page sends it, or as `headers` say. */
+async function annotate(
+  run: string,
+  annotation: unknown,
+  headers: Record<string, string | undefined> = {},
+): Promise<[status: number, text: string]> {
+  const all = {
+    "origin": service.url,
+    "sec-fetch-site": "same-origin",
+    "content-type": "application/json",
+    ...headers,
+  };
+  const response = await fetch(`${service.url}/ui/annotations/${run}`, {
+    method: "POST",
+    headers: Object.fromEntries(Object.entries(all).filter(([, v]) => v !== undefined)) as Record<
+      string,
+      string
+    >,
+    body: typeof annotation === "string" ? annotation : JSON.stringify(annotation),
+  });
+  return [response.status, await response.text()];
+}
+
+describe("POST /ui/annotations/<run>", () => {
+  const run = "hopper-sdpg-0";
+  const good = { add: ["hostile"] };
+
+  test.each<[string, Record<string, string | undefined>, number]>([
+    ["another origin", { origin: "http://evil.example" }, 403],
+    ["another port", { origin: "http://127.0.0.1:1" }, 403],
+    ["a sandboxed frame", { origin: "null" }, 403],
+    ["a scheme of its own", { origin: "chrome-extension://abc" }, 403],
+    ["no origin", { origin: undefined }, 403],
+    ["another site that lies about its origin", { "sec-fetch-site": "cross-site" }, 403],
+    ["a sibling", { "sec-fetch-site": "same-site" }, 403],
+    ["a person who typed the address", { "sec-fetch-site": "none" }, 403],
+    ["a form", { "content-type": "application/x-www-form-urlencoded" }, 415],
+    ["a form that looks like JSON", { "content-type": "text/plain" }, 415],
+    ["nothing said", { "content-type": "multipart/form-data; boundary=x" }, 415],
+  ])("refuses %s", async (_, headers, status) => {
+    expect((await annotate(run, good, headers))[0]).toBe(status);
+  });
+
+  test.each<[unknown, number, RegExp]>([
+    ["{", 400, /^Expected JSON like \{"add":/],
+    ["[]", 400, /came \[\]/],
+    ["null", 400, /came null/],
+    [{}, 400, /came nothing of it/],
+    [{ add: "sweep" }, 400, /lists of texts/],
+    [{ add: [1] }, 400, /lists of texts/],
+    [{ note: 1 }, 400, /a text in note/],
+    [{ tags: ["x"] }, 400, /came "tags"/],
+    [{ add: ["two words"] }, 400, /rl\.tag, came two words/],
+    [{ add: ["-old"] }, 400, /letter or digit first.*came -old/],
+    [{ add: ["<script>"] }, 400, /came <script>/],
+    [{ add: ["x".repeat(41)] }, 400, /up to 40/],
+    [{ add: Array.from({ length: 51 }, (_, i) => `t${i}`) }, 400, /at most 50 changes/],
+    [{ note: "x".repeat(4001) }, 400, /at most 4000 characters/],
+    [{ note: "x".repeat(40_000) }, 413, /at most 32768 bytes/],
+  ])("refuses %j with one line", async (body, status, text) => {
+    const answer = await annotate(run, body);
+    expect(answer[0]).toBe(status);
+    expect(answer[1]).toMatch(text);
+    expect(answer[1].trimEnd()).not.toContain("\n");
+  });
+
+  test("refuses a run that is not there, and other methods", async () => {
+    expect(await annotate("none", good)).toEqual([404, 'There is no run "none" in the store\n']);
+    expect((await annotate("..%2fhopper", good))[0]).toBe(404);
+    const got = await fetch(`${service.url}/ui/annotations/${run}`);
+    expect([got.status, got.headers.get("allow"), await got.text()])
+      .toEqual([405, "POST", "Expected POST\n"]);
+    // A browser asks first before it sends JSON from elsewhere: no header of the answer allows it.
+    const preflight = await fetch(`${service.url}/ui/annotations/${run}`, {
+      method: "OPTIONS",
+      headers: { "origin": "http://evil.example", "access-control-request-method": "POST" },
+    });
+    await preflight.body?.cancel();
+    expect([preflight.status, preflight.headers.get("access-control-allow-origin")])
+      .toEqual([405, null]);
+    expect(await service.ask("SELECT count() FROM annotations WHERE tag = 'hostile'")).toBe("0");
+  });
+});
+
 test("byteRange() gives all of a file for what is no range", () => {
   expect(byteRange("lines=1-2", 10)).toEqual({ from: 0, to: 9, partial: false });
   expect(byteRange("bytes=5-2", 10)).toBeUndefined();
@@ -123,14 +231,7 @@ async function rows<Row>({ sql, parameters = {} }: Question): Promise<Row[]> {
   return text.split("\n").filter(Boolean).map((line) => JSON.parse(line) as Row);
 }
 
-const all: queries.Filter = {
-  search: "",
-  task: "",
-  algorithm: "",
-  preset: "",
-  observation: "",
-  state: "",
-};
+const all = queries.noFilter;
 
 describe("questions of the page", () => {
   test("every order and every grouping answers, with all runs in it", async () => {
@@ -154,8 +255,47 @@ describe("questions of the page", () => {
       expect([run.task, run.algorithm, run.state]).toEqual(["hopper", "sdpg", "done"]);
     }
     expect(await rows(queries.runsPage({ ...all, search: "' OR 1 --" }, "name", 0))).toEqual([]);
-    const counts = await rows<queries.FacetRow>(queries.facetCounts("hopper"));
+    const counts = await rows<queries.FacetRow>(queries.facetCounts({ ...all, search: "hopper" }));
     expect(new Set(counts.map(({ task }) => task))).toEqual(new Set(["hopper"]));
+  });
+
+  test("tags and notes are found, counted and grouped by", async () => {
+    const said = {
+      "ant-sdpg-6": { add: ["swept", "good/a"], note: "slippery floor" },
+      "ant-sdpg-7": { add: ["swept"] },
+      "walker-sdpg-3": { add: ["swept", "other"], remove: ["other"] },
+    };
+    for (const [run, annotation] of Object.entries(said)) {
+      expect(await annotate(run, annotation), run).toEqual([200, "stored\n"]);
+    }
+    // The other way round: what was taken away came last.
+    await annotate("walker-sdpg-3", { remove: ["other"] });
+    const named = async (filter: Partial<queries.Filter>) =>
+      (await rows<queries.RunRow>(queries.runsPage({ ...all, ...filter }, "name", 0)))
+        .map(({ run_id }) => run_id);
+    expect(await named({ tag: "swept" })).toEqual(Object.keys(said));
+    expect(await named({ tag: "swept", task: "ant" })).toEqual(["ant-sdpg-6", "ant-sdpg-7"]);
+    expect(await named({ search: "FLOOR good/A" })).toEqual(["ant-sdpg-6"]);
+    expect(await named({ tag: "other" })).toEqual([]);
+    expect(await rows(queries.tagCounts(all))).toEqual([
+      { tag: "good/a", runs: 1 },
+      { tag: "swept", runs: 3 },
+    ]);
+    expect(await rows(queries.tagCounts({ ...all, task: "ant", search: "slippery" }))).toEqual([
+      { tag: "good/a", runs: 1 },
+      { tag: "swept", runs: 1 },
+    ]);
+    const groups = await rows<queries.GroupRow>(queries.groupedRuns(all, "tag"));
+    expect(Object.fromEntries(groups.map(({ tag, runs }) => [tag, runs])))
+      .toEqual({ "": 57, swept: 3, "good/a": 1 });
+    expect(await rows(queries.annotationsOf(Object.keys(said)))).toHaveLength(3);
+    expect(await service.ask("SELECT tags, note FROM runs WHERE run_id = 'ant-sdpg-6'"))
+      .toBe("['good/a','swept']\tslippery floor");
+    expect(await service.ask("SELECT tags, note FROM runs WHERE run_id = 'ant-sdpg-8'")).toBe("[]");
+    // An empty note takes the one before away; both are still known.
+    await annotate("ant-sdpg-6", { note: "" });
+    expect(await service.ask("SELECT note = '' FROM runs WHERE run_id = 'ant-sdpg-6'")).toBe("1");
+    expect(await service.ask("SELECT count() FROM annotations WHERE tag = ''")).toBe("2");
   });
 
   test("curves are thinned to about a thousand points with every run in them", async () => {
@@ -209,6 +349,7 @@ describe("questions of the page", () => {
         ],
       );
     }
+    expect(await rows(queries.annotationsOf([run]))).toEqual([]);
     expect(await rows(queries.scalarNames([run]))).toHaveLength(15);
     expect(await rows(queries.factsOf([run, "walker-sdpg-3"]))).toHaveLength(2);
     expect(await rows(queries.configurationsOf([run, "walker-sdpg-3"]))).toHaveLength(2);

@@ -1,18 +1,26 @@
-// The web page of the store, under /ui/: files of page/ and the two libraries they import, and the
-// videos of runs. It is static: all data the page shows it asks with read-only SQL at this same address.
+// The web page of the store, under /ui/: files of page/ and the libraries they import, and the videos
+// of runs. All data the page shows it asks with read-only SQL at this same address; what it may write is
+// what people say of runs (annotate.ts).
 //
 // The page's modules are TypeScript. They are served with their types blanked out (positions stay, so
 // an error in the browser names the line of the source) and nothing is bundled or fetched from outside.
+//
+// index.html is asked for every time. All else it names below a hash of all files together, so that a
+// browser keeps what it has of this version and never mixes two; and it names every module, so that
+// none is waited for until another one that imports it has come.
 
+import { createHash } from "node:crypto";
 import { stripTypeScriptTypes } from "node:module";
 import { extname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { isRunId, runDirectory } from "@sdpg/common/home.ts";
+import type { Annotate } from "./annotate.ts";
 
 /** What the page's modules import from elsewhere, as they write it, and the file that it is. */
 const libraries: Record<string, string> = {
   "uplot": "../../node_modules/uplot/dist/uPlot.esm.js",
   "../../cli/format.ts": "../cli/format.ts",
+  "../../common/annotation.ts": "../common/annotation.ts",
   "../../common/student.ts": "../common/student.ts",
 };
 const styles = { "uPlot.min.css": "../../node_modules/uplot/dist/uPlot.min.css" };
@@ -45,28 +53,75 @@ const headers = {
 /** Answers requests whose path begins with /ui. */
 export type Page = (request: Request, url: URL) => Promise<Response>;
 
-/** The page of a home; its files are read once, when they are first asked for. */
-export function openPage(home: string): Page {
-  const files = listFiles();
-  const read = new Map<string, string>();
+/** The page of a home; its files are read once, when something is first asked for. */
+export function openPage(home: string, annotate: Annotate): Page {
+  let read: Promise<Site> | undefined;
   return async (request, url) => {
+    const annotated = /^\/ui\/annotations\/([^/]*)$/.exec(url.pathname)?.[1];
+    if (annotated !== undefined) {
+      if (request.method !== "POST") return plain(405, "Expected POST\n", { allow: "POST" });
+      const [status, text] = await annotate(request, annotated);
+      return plain(status, `${text}\n`);
+    }
     if (request.method !== "GET") return plain(405, "Expected GET\n", { allow: "GET" });
     if (url.pathname === "/ui") return plain(308, "", { location: "/ui/" });
-    const name = url.pathname.slice("/ui/".length) || "index.html";
-    if (name.startsWith("videos/")) {
-      return await videos(home, name.slice("videos/".length), request);
+    const asked = url.pathname.slice("/ui/".length);
+    if (asked.startsWith("videos/")) {
+      return await videos(home, asked.slice("videos/".length), request);
     }
-    const path = files.get(name);
-    if (path === undefined) return plain(404, `There is no ${url.pathname} here\n`);
-    const type = contentTypes[extname(path)];
-    let content = read.get(name);
-    if (content === undefined) {
-      const text = await Deno.readTextFile(path);
-      content = extname(path) === ".ts" ? browserModule(text) : text;
-      read.set(name, content);
-    }
-    return new Response(content, { headers: { ...headers, "content-type": type } });
+    const { version, files } = await (read ??= readSite());
+    const versioned = asked.startsWith(`${version}/`);
+    const name = versioned ? asked.slice(version.length + 1) : asked || "index.html";
+    const content = files.get(name);
+    if (content === undefined) return plain(404, `There is no ${url.pathname} here\n`);
+    if (versioned) return file(name, content, { "cache-control": cachedForEver });
+    const etag = `"${version}"`;
+    return request.headers.get("if-none-match") === etag
+      ? new Response(null, { status: 304, headers: { ...headers, etag } })
+      : file(name, content, { etag });
   };
+}
+
+const cachedForEver = "public, max-age=31536000, immutable";
+
+const file = (name: string, content: string, extra: Record<string, string>) =>
+  new Response(content, {
+    headers: { ...headers, "content-type": contentTypes[extname(name)], ...extra },
+  });
+
+interface Site {
+  /** Hash of all files. */
+  version: string;
+  /** What is served by name. */
+  files: Map<string, string>;
+}
+
+async function readSite(): Promise<Site> {
+  const files = new Map(
+    await Promise.all([...listFiles()].map(async ([name, path]) => {
+      const text = await Deno.readTextFile(path);
+      return [name, name.endsWith(".ts") ? browserModule(text, name) : text] as const;
+    })),
+  );
+  const hash = createHash("sha256");
+  for (const [name, content] of [...files].sort(([a], [b]) => a < b ? -1 : 1)) {
+    hash.update(`${name}\n${content}\n`);
+  }
+  const version = hash.digest("hex").slice(0, 16);
+  files.set("index.html", indexOf(files, version));
+  return { version, files };
+}
+
+/** index.html with versioned addresses, and with every module that its script may come to need. */
+function indexOf(files: ReadonlyMap<string, string>, version: string): string {
+  const modules = [...files.keys()].filter((name) => /\.(ts|js)$/.test(name) && name !== "main.ts");
+  const preloads = modules.map((name) => `<link rel="modulepreload" href="${version}/${name}">`);
+  return files.get("index.html")!
+    .replace(
+      /(href|src)="([^"#]+)"/g,
+      (whole, attribute, name) => files.has(name) ? `${attribute}="${version}/${name}"` : whole,
+    )
+    .replace("</head>", `  ${preloads.join("\n    ")}\n  </head>`);
 }
 
 /** Served name to path. Only what is listed here is ever read. */
@@ -84,12 +139,13 @@ function listFiles(): Map<string, string> {
 const libraryName = (path: string) => `lib/${path.slice(path.lastIndexOf("/") + 1)}`;
 
 /** TypeScript as a browser reads it: without types, and importing libraries from where they are served. */
-function browserModule(source: string): string {
+function browserModule(source: string, name: string): string {
+  const folder = name.startsWith("lib/") ? "../" : "./";
   return stripTypeScriptTypes(source).replace(
     /(\bfrom ")([^"]+)(";)/g,
     (whole, before, specifier, after) =>
       Object.hasOwn(libraries, specifier)
-        ? `${before}/ui/${libraryName(libraries[specifier])}${after}`
+        ? `${before}${folder}${libraryName(libraries[specifier])}${after}`
         : whole,
   );
 }

@@ -200,6 +200,10 @@ class EmbeddedStore implements Store {
         "--readonly=1",
         "--allow_introspection_functions=0",
         "--output_format_json_quote_64bit_integers=0",
+        // Compiling a repeated expression takes longer (about 80 ms) than most questions do.
+        "--compile_expressions=0",
+        "--compile_aggregate_expressions=0",
+        "--compile_sort_description=0",
         ...Object.entries({ ...questionLimits, ...settings })
           .map(([name, value]) => `--${name}=${value}`),
       ],

@@ -12,6 +12,7 @@ import { didYouMean } from "@sdpg/common/suggest.ts";
 import { loadTask } from "@sdpg/tasks/mod.ts";
 import { listTaskNames } from "../catalogue.ts";
 import { measureEvaluation } from "../bench_evaluation.ts";
+import { measurePage } from "../bench_page.ts";
 import { measureTelemetry } from "../bench_telemetry.ts";
 import { measureTraining } from "../bench_telemetry_training.ts";
 import { oneOf, read, UsageError, verb } from "../flags.ts";
@@ -32,9 +33,10 @@ interface Options {
   minutes: number;
   rate: number;
   encoding: "protobuf" | "json";
-  scalars: number;
+  scalars: number | undefined;
   training: boolean;
   pairs: number;
+  runs: number;
 }
 
 interface Bench {
@@ -62,6 +64,7 @@ const benches: Bench[] = [
     what: "rows the store takes, curves out of many; --training: what it costs an epoch",
     run: telemetry,
   },
+  { name: "page", what: "how soon the web page shows runs and curves, in Chromium", run: page },
 ];
 
 const readObservation = oneOf("pixels", "state");
@@ -127,11 +130,12 @@ export const bench = verb({
       read: read.count,
       fallback: "10",
     },
+    runs: { value: "N", meaning: "runs of page's store", read: read.count, fallback: "10000" },
     scalars: {
       value: "N",
-      meaning: "scalars that telemetry's store is filled up to before curves are asked for",
+      meaning:
+        "scalars the store is filled up to: telemetry's (2e6 if not said), page's (1e8: minutes)",
       read: read.positive,
-      fallback: "2e6",
     },
   },
   details: benches.map(({ name, what }) => `  ${name.padEnd(10)} ${what}`).join("\n"),
@@ -155,9 +159,10 @@ export const bench = verb({
       minutes: options.minutes ?? 0.25,
       rate: options.rate ?? 50_000,
       encoding: options.encoding ?? "protobuf",
-      scalars: options.scalars ?? 2e6,
+      scalars: options.scalars,
       training: options.training,
       pairs: options.pairs ?? 10,
+      runs: options.runs ?? 10_000,
     });
   },
 });
@@ -299,7 +304,7 @@ async function evaluation({ json, stretches, observation }: Options): Promise<nu
 
 /** The offered rate with none lost or doubled; whether it is reached, the figures say. */
 async function telemetry(options: Options): Promise<number> {
-  const { json, minutes, rate, encoding, scalars } = options;
+  const { json, minutes, rate, encoding, scalars = 2e6 } = options;
   const progress = (line: string) => console.error(line);
   if (options.training) {
     const { pairs, epochs, observation } = options;
@@ -308,6 +313,15 @@ async function telemetry(options: Options): Promise<number> {
   }
   const bench = { minutes, rowsPerSecond: rate, encoding, scalars: Math.round(scalars), progress };
   return await report("telemetry", await measureTelemetry(bench), json);
+}
+
+async function page({ json, runs, scalars = 1e8 }: Options): Promise<number> {
+  const figures = await measurePage({ runs, scalars: Math.round(scalars) });
+  if (json) return await report("page", [figures], json);
+  // Too many for columns.
+  await remember("page", [figures]);
+  writeOut(table(["figure", ""], Object.entries(figures).map((row) => row.map(cell))));
+  return 0;
 }
 
 type Row = Record<string, unknown>;

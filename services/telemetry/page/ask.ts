@@ -10,6 +10,8 @@ export class StoreError extends Error {
 
 /** A statement with the values of its `{name:Type}` parameters. */
 export interface Question {
+  /** Tells a question from others where someone measures them. */
+  name?: string;
   sql: string;
   parameters?: Record<string, string | number | readonly string[]>;
 }
@@ -20,7 +22,7 @@ const waiting: (() => void)[] = [];
 
 /** Answer as text in a format of ClickHouse's. */
 export async function askText(
-  { sql, parameters = {} }: Question,
+  { name, sql, parameters = {} }: Question,
   format: string,
   signal: AbortSignal,
 ): Promise<string> {
@@ -29,8 +31,9 @@ export async function askText(
   try {
     signal.throwIfAborted();
     const search = new URLSearchParams({ default_format: format });
-    for (const [name, value] of Object.entries(parameters)) {
-      search.set(`param_${name}`, parameterText(value));
+    if (name !== undefined) search.set("log_comment", name);
+    for (const [key, value] of Object.entries(parameters)) {
+      search.set(`param_${key}`, parameterText(value));
     }
     const response = await fetch(`/?${search}`, { method: "POST", body: sql, signal });
     const text = await response.text();

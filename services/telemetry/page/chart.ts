@@ -5,7 +5,7 @@
 
 import uPlot from "uplot";
 import { type BandPoint, type Point, valueAt } from "./bands.ts";
-import { h, number, shown, table } from "./dom.ts";
+import { h, markShown, number, shown, table } from "./dom.ts";
 
 export interface Line {
   name: string;
@@ -124,7 +124,7 @@ export function chart(options: ChartOptions, signal: AbortSignal): HTMLElement {
     if (drawn) drawn.setSize({ width: plot.clientWidth, height: options.heightPx ?? 280 });
     else {
       draw();
-      performance.mark(`chart ${title}`);
+      markShown(`chart ${title}`);
     }
   });
   sized.observe(plot);

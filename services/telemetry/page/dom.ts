@@ -137,3 +137,8 @@ export function errorBox(error: unknown): HTMLElement {
     error instanceof Error ? error.message : `${error}`,
   );
 }
+
+/** Notes in the browser's timeline when what was just put into the page has been painted. */
+export function markShown(name: string): void {
+  requestAnimationFrame(() => setTimeout(() => performance.mark(`shown ${name}`)));
+}

@@ -3,15 +3,17 @@
 // Entry of the page: the address after # names the view; one is shown at a time, and what it still
 // waits for is given up when the next takes over.
 
-import { compare } from "./compare.ts";
-import { difference } from "./difference.ts";
 import { errorBox, h } from "./dom.ts";
-import { run } from "./run.ts";
-import { runs } from "./runs.ts";
-import { sql } from "./sql.ts";
 import { sizeOfStore, type View } from "./view.ts";
 
-const views: Record<string, View> = { runs, compare, run, difference, sql };
+/** Each is started when it is first shown; the browser has fetched them by then (index.html). */
+const views: Record<string, () => Promise<View>> = {
+  runs: async () => (await import("./runs.ts")).runs,
+  compare: async () => (await import("./compare.ts")).compare,
+  run: async () => (await import("./run.ts")).run,
+  difference: async () => (await import("./difference.ts")).difference,
+  sql: async () => (await import("./sql.ts")).sql,
+};
 const refreshMs = 4000;
 
 let current = new AbortController();
@@ -22,7 +24,7 @@ async function show(first: boolean): Promise<void> {
   const { signal } = current;
   const [path, search = ""] = location.hash.replace(/^#\/?/, "").split("?");
   const [name = "", argument = ""] = path.split("/");
-  const view = views[name || "runs"];
+  const load = Object.hasOwn(views, name || "runs") ? views[name || "runs"] : undefined;
   const content = document.querySelector("main")!;
   content.replaceChildren();
   for (const link of document.querySelectorAll<HTMLAnchorElement>("header nav a")) {
@@ -30,13 +32,15 @@ async function show(first: boolean): Promise<void> {
     if (here) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  if (!view) {
+  if (!load) {
     content.append(h("h1", {}, "Nothing is here"), h("p", {}, `There is no view “${name}”.`));
     return;
   }
   let reload: (() => Promise<void>) | undefined;
   content.dataset.loading = "";
   try {
+    const view = await load();
+    if (signal.aborted) return;
     await view({
       content,
       argument: decodeURIComponent(argument),

@@ -7,16 +7,27 @@ import type { Question } from "./ask.ts";
 
 /** Which runs a list shows. Empty texts do not restrict. */
 export interface Filter {
-  /** Words that must all occur in the name, task, algorithm, preset, observation, seed or reason. */
+  /** Words that must all occur in the name, task, algorithm, …, seed, reason, tags or note. */
   search: string;
+  tag: string;
   task: string;
   algorithm: string;
   preset: string;
   observation: string;
   state: string;
 }
+/** One value each a run; a run may have several tags. */
 export const facets = ["task", "algorithm", "preset", "observation", "state"] as const;
 export type Facet = typeof facets[number];
+export const noFilter: Filter = {
+  search: "",
+  tag: "",
+  task: "",
+  algorithm: "",
+  preset: "",
+  observation: "",
+  state: "",
+};
 
 export const sorts = {
   started: "started_at DESC",
@@ -36,15 +47,27 @@ export type Sort = keyof typeof sorts;
 
 export const pageSize = 100;
 
-/** One row per run with what the view `runs` knows in few bytes: no configuration. */
-const plainRuns = `
-    SELECT run_id, ifNull(toString(task), '') AS task, ifNull(toString(algorithm), '') AS algorithm,
-           ifNull(toString(preset), '') AS preset, ifNull(toString(observation), '') AS observation,
-           ifNull(toString(seed), '') AS seed, toString(state) AS state, reason,
-           toUInt32(ifNull(epochs, 0)) AS epochs,
-           toUnixTimestamp64Milli(toDateTime64(started_at, 3)) / 1000 AS started_at,
-           toUnixTimestamp64Milli(toDateTime64(updated_at, 3)) / 1000 AS updated_at
-    FROM runs`;
+// The page asks the tables behind the view `runs`: taking a view apart and together again costs the
+// engine more than reading a hundred runs does.
+
+/** One row per run, without its configuration. */
+const plainRuns = (where = "") => `
+    SELECT run_id, ifNull(toString(argMax(s.task, s.position)), '') AS task,
+           ifNull(toString(argMax(s.algorithm, s.position)), '') AS algorithm,
+           ifNull(toString(argMax(s.preset, s.position)), '') AS preset,
+           ifNull(toString(argMax(s.observation, s.position)), '') AS observation,
+           ifNull(toString(argMax(s.seed, s.position)), '') AS seed,
+           toString(argMax(s.state, s.position)) AS state,
+           argMax(ifNull(s.reason, ''), s.position) AS reason,
+           toUInt32(ifNull(argMax(s.epochs, s.position), 0)) AS epochs,
+           toUnixTimestamp64Milli(toDateTime64(min(s.time), 3)) / 1000 AS started_at,
+           toUnixTimestamp64Milli(toDateTime64(max(s.time), 3)) / 1000 AS updated_at
+    FROM run_states AS s ${where} GROUP BY run_id`;
+
+/** The same with what people said of each, which is only joined where it is needed. */
+const annotatedRuns = `
+    SELECT p.*, a.tags AS tags, a.note AS note FROM (${plainRuns()}) AS p
+    LEFT JOIN run_annotations AS a ON a.run_id = p.run_id`;
 
 const newestReturns = `
     SELECT run_id, toNullable(argMax(return_mean, iteration)) AS newest,
@@ -53,21 +76,28 @@ const newestReturns = `
            toUInt32(max(iteration)) AS evaluated_at, max(wall_time_s) AS wall_time_s
     FROM evaluations`;
 
-function condition(filter: Filter): { where: string; parameters: Record<string, string> } {
+/** Where runs come from, and what a filter asks of them. `tagged`: the tags are needed in any case. */
+function filtered(
+  filter: Filter,
+  tagged = false,
+): { from: string; where: string; parameters: Record<string, string> } {
   const words = filter.search.split(/\s+/).filter(Boolean).slice(0, 8);
   const text =
     "concat(run_id, ' ', task, ' ', algorithm, ' ', preset, ' ', observation, ' ', seed," +
-    " ' ', state, ' ', reason)";
+    " ' ', state, ' ', reason, ' ', arrayStringConcat(tags, ' '), ' ', note)";
   const chosen = facets.filter((name) => filter[name] !== "");
   return {
+    from: tagged || words.length > 0 || filter.tag !== "" ? annotatedRuns : plainRuns(),
     where: [
       "1",
       ...words.map((_, i) => `positionCaseInsensitiveUTF8(${text}, {word${i}:String}) > 0`),
       ...chosen.map((name) => `${name} = {${name}:String}`),
+      ...(filter.tag === "" ? [] : ["has(tags, {tag:String})"]),
     ].join(" AND "),
     parameters: Object.fromEntries([
       ...words.map((word, i) => [`word${i}`, word]),
       ...chosen.map((name) => [name, filter[name]]),
+      ...(filter.tag === "" ? [] : [["tag", filter.tag]]),
     ]),
   };
 }
@@ -86,18 +116,50 @@ export interface RunRow {
   updated_at: number;
 }
 
+/** Orders that the times and names alone decide: which runs a page has is known before what they are. */
+const pickedBy: Partial<Record<Sort, string>> = {
+  started: "min(time) DESC",
+  updated: "max(time) DESC",
+  name: "run_id",
+};
+
 /** One page of runs. Returns are joined only where the order needs those of every run. */
 export function runsPage(filter: Filter, sort: Sort, page: number): Question {
-  const { where, parameters } = condition(filter);
+  const { from, where, parameters } = filtered(filter);
+  const pick = where === "1" ? pickedBy[sort] : undefined;
+  const limit = `LIMIT ${pageSize} OFFSET ${page * pageSize}`;
+  if (pick !== undefined) {
+    const names = `SELECT run_id FROM run_states GROUP BY run_id ORDER BY ${pick}, run_id ${limit}`;
+    return {
+      name: "runsPage",
+      sql: `${plainRuns(`WHERE run_id IN (${names})`)} ORDER BY ${sorts[sort]}, run_id`,
+    };
+  }
   const byReturn = sort === "newest" || sort === "best";
   return {
-    sql: `SELECT r.* FROM (${plainRuns}) AS r` +
+    name: "runsPage",
+    sql: `SELECT r.* FROM (${from}) AS r` +
       (byReturn
         ? ` LEFT JOIN (${newestReturns} GROUP BY run_id) AS e ON e.run_id = r.run_id`
         : "") +
       ` WHERE ${where.replaceAll("run_id", "r.run_id")} ` +
-      `ORDER BY ${sorts[sort]}, r.run_id LIMIT ${pageSize} OFFSET ${page * pageSize}`,
+      `ORDER BY ${sorts[sort]}, r.run_id ${limit}`,
     parameters,
+  };
+}
+
+export interface AnnotationRow {
+  run_id: string;
+  tags: string[];
+  note: string;
+}
+
+/** What people said of these runs; no row where they said nothing. */
+export function annotationsOf(runs: readonly string[]): Question {
+  return {
+    name: "annotationsOf",
+    sql: "SELECT run_id, tags, note FROM run_annotations WHERE run_id IN ({runs:Array(String)})",
+    parameters: { runs },
   };
 }
 
@@ -113,6 +175,7 @@ export interface ReturnRow {
 /** Newest and best evaluation of these runs. */
 export function returnsOf(runs: readonly string[]): Question {
   return {
+    name: "returnsOf",
     sql: `${newestReturns} WHERE run_id IN ({runs:Array(String)}) GROUP BY run_id`,
     parameters: { runs },
   };
@@ -123,24 +186,43 @@ export interface FacetRow extends Record<Facet, string> {
 }
 
 /** How many runs there are of each kind: what the filters offer. */
-export function facetCounts(search: string): Question {
-  const none = { task: "", algorithm: "", preset: "", observation: "", state: "" };
-  const { where, parameters } = condition({ search, ...none });
+export function facetCounts({ search, tag }: Filter): Question {
+  const { from, where, parameters } = filtered({ ...noFilter, search, tag });
   return {
-    sql: `SELECT ${facets.join(", ")}, toUInt32(count()) AS runs FROM (${plainRuns}) ` +
+    name: "facetCounts",
+    sql: `SELECT ${facets.join(", ")}, toUInt32(count()) AS runs FROM (${from}) ` +
       `WHERE ${where} GROUP BY ${facets.join(", ")} ORDER BY runs DESC LIMIT 2000`,
     parameters,
   };
 }
 
-export const groupings = ["experiment", ...facets] as const;
+export interface TagRow {
+  tag: string;
+  runs: number;
+}
+
+/** How many runs have each tag, among those that the rest of the filter leaves. */
+export function tagCounts(filter: Filter): Question {
+  const { from, where, parameters } = filtered({ ...filter, tag: "" }, true);
+  return {
+    name: "tagCounts",
+    sql: `SELECT arrayJoin(tags) AS tag, toUInt32(count()) AS runs FROM (${from}) ` +
+      `WHERE ${where} GROUP BY tag ORDER BY tag LIMIT 1000`,
+    parameters,
+  };
+}
+
+export const groupings = ["experiment", ...facets, "tag"] as const;
 export type Grouping = typeof groupings[number];
 
-/** The hash that ends an experiment's name: it tells configurations apart. */
-const configurationNames = "SELECT run_id, right(experiment, 8) AS configuration FROM experiments";
+/** The hash that ends an experiment's name (see the view): it tells configurations apart. */
+const configurationName =
+  "lower(hex(toUInt32(sipHash64(ifNull(argMax(s.observation, s.position), ''), " +
+  "ifNull(argMax(s.configuration, s.position), '')))))";
 
 export interface GroupRow extends Partial<Record<Facet, string>> {
   configuration?: string;
+  tag?: string;
   runs: number;
   /** The newest 100 of them. */
   names: string[];
@@ -152,19 +234,22 @@ export interface GroupRow extends Partial<Record<Facet, string>> {
 
 /** Runs by what they share; an experiment (see the view) is what differs in nothing but the seed. */
 export function groupedRuns(filter: Filter, grouping: Grouping): Question {
-  const { where, parameters } = condition(filter);
+  const { from, where, parameters } = filtered(filter, grouping === "tag");
   const keys = grouping === "experiment"
     ? ["task", "algorithm", "preset", "observation", "configuration"]
     : [grouping];
+  const tags = grouping === "tag" ? "arrayJoin(if(empty(r.tags), [''], r.tags)) AS tag, " : "";
   const experiments = grouping === "experiment"
-    ? `LEFT JOIN (${configurationNames}) AS x ON x.run_id = r.run_id`
+    ? `LEFT JOIN (SELECT run_id, ${configurationName} AS configuration FROM run_states AS s ` +
+      "GROUP BY run_id) AS x ON x.run_id = r.run_id"
     : "";
   return {
-    sql: `SELECT ${keys.join(", ")}, toUInt32(count()) AS runs,
+    name: "groupedRuns",
+    sql: `SELECT ${tags || `${keys.join(", ")}, `}toUInt32(count()) AS runs,
        arraySlice(arrayReverseSort(groupArray((started_at, r.run_id))).2, 1, 100) AS names,
        toUInt32(countIf(state IN ('started', 'running'))) AS active,
        max(r.updated_at) AS updated_at, avg(newest) AS newest_mean, max(e.best) AS best
-FROM (${plainRuns}) AS r
+FROM (${from}) AS r
 LEFT JOIN (${newestReturns} GROUP BY run_id) AS e ON e.run_id = r.run_id
 ${experiments}
 WHERE ${where.replaceAll("run_id", "r.run_id")}
@@ -216,6 +301,7 @@ export function curves(runs: readonly string[], metric: string, axis: Axis): Que
     : `SELECT run_id, toFloat64(${axis}) AS x, value AS y FROM scalars ` +
       "WHERE run_id IN ({runs:Array(String)}) AND name = {name:String} AND isFinite(value)";
   return {
+    name: "curves",
     sql: `WITH (SELECT max(x) FROM (${source})) AS top
 SELECT toString(run_id) AS run_id, avg(p.x) AS x, avg(p.y) AS y, min(p.y) AS low, max(p.y) AS high
 FROM (${source}) AS p
@@ -232,10 +318,10 @@ export interface FactsRow extends RunRow {
 
 /** What is known of the runs that are compared. */
 export function factsOf(runs: readonly string[]): Question {
-  const these = "WHERE run_id IN ({runs:Array(String)})";
+  const these = plainRuns("WHERE run_id IN ({runs:Array(String)})");
   return {
-    sql: `SELECT r.*, x.configuration FROM (${plainRuns} ${these}) AS r ` +
-      `JOIN (${configurationNames} ${these}) AS x ON x.run_id = r.run_id`,
+    name: "factsOf",
+    sql: these.replace("SELECT run_id,", `SELECT run_id, ${configurationName} AS configuration,`),
     parameters: { runs: runs.slice(0, runsPerChart) },
   };
 }
@@ -243,6 +329,7 @@ export function factsOf(runs: readonly string[]): Question {
 /** Names of the newest runs: what a comparison begins with when none was chosen. */
 export function newestRuns(count: number): Question {
   return {
+    name: "newestRuns",
     sql: "SELECT run_id FROM evaluations GROUP BY run_id ORDER BY max(time) DESC, run_id " +
       `LIMIT ${Math.floor(count)}`,
   };
@@ -251,6 +338,7 @@ export function newestRuns(count: number): Question {
 /** Names of the scalars that these runs have. */
 export function scalarNames(runs: readonly string[]): Question {
   return {
+    name: "scalarNames",
     sql: "SELECT DISTINCT toString(name) AS name FROM scalars " +
       "WHERE run_id IN ({runs:Array(String)}) ORDER BY name LIMIT 5000",
     parameters: { runs: runs.slice(0, 5) },
@@ -268,12 +356,12 @@ export interface SummaryRow extends RunRow {
 }
 
 export function runSummary(run: string): Question {
+  const more = ["configuration", "hardware", "code_version", "state_hash", "checkpoint"]
+    .map((name) => `ifNull(argMax(s.${name}, s.position), '') AS ${name}`);
   return {
-    sql: `SELECT r.*, f.* FROM (${plainRuns} WHERE run_id = {run:String}) AS r
-JOIN (SELECT run_id AS id, ifNull(configuration, '') AS configuration, ifNull(hardware, '') AS hardware,
-             ifNull(code_version, '') AS code_version, ifNull(state_hash, '') AS state_hash,
-             ifNull(checkpoint, '') AS checkpoint
-      FROM runs WHERE run_id = {run:String}) AS f ON f.id = r.run_id`,
+    name: "runSummary",
+    sql: plainRuns("WHERE run_id = {run:String}")
+      .replace("SELECT run_id,", `SELECT run_id, ${more.join(", ")},`),
     parameters: { run },
   };
 }
@@ -290,6 +378,7 @@ export interface ProgressRow {
 /** The newest point of a run on every axis. */
 export function progressOf(run: string): Question {
   return {
+    name: "progressOf",
     sql: `SELECT toUInt32(max(iteration)) AS iteration, max(wall_time_s) AS wall_time_s,
        toFloat64(max(env_steps_total)) AS env_steps_total,
        toFloat64(max(env_steps_nominal)) AS env_steps_nominal,
@@ -313,6 +402,7 @@ export function family(run: string, prefix: string, axis: Axis, of: "avg" | "sum
   const source = `SELECT name, toFloat64(${axis}) AS x, value AS y FROM scalars ` +
     "WHERE run_id = {run:String} AND startsWith(name, {prefix:String}) AND isFinite(value)";
   return {
+    name: "family",
     sql: `WITH (SELECT max(x) FROM (${source})) AS top
 SELECT toString(name) AS name, (piece + 0.5) * top / 100 AS x, ${of}(p.y) AS y FROM (${source}) AS p
 GROUP BY name, least(floor(p.x * 100 / if(top > 0, top, 1)), 99) AS piece
@@ -335,6 +425,7 @@ export function evaluationsOf(run: string, axis: Axis): Question {
     `SELECT toFloat64(${axis}) AS x, return_mean, return_ci95, return_min, return_max ` +
     "FROM evaluations WHERE run_id = {run:String}";
   return {
+    name: "evaluationsOf",
     sql: `WITH (SELECT max(x) FROM (${source})) AS top
 SELECT avg(p.x) AS x, avg(return_mean) AS mean, avg(return_ci95) AS ci95, min(return_min) AS low,
        max(return_max) AS high
@@ -353,6 +444,7 @@ export interface MemoryRow {
 /** Proportional set size of each service, the greatest of each of 250 pieces of time. */
 export function memoryOf(run: string): Question {
   return {
+    name: "memoryOf",
     sql: `WITH (SELECT (min(time), greatest(1, dateDiff('millisecond', min(time), max(time))))
               FROM resources WHERE run_id = {run:String}) AS span
 SELECT service, piece * span.2 / 250000 AS x, max(bytes) AS y
@@ -375,6 +467,7 @@ export interface FaultRow {
 
 export function faultsOf(run: string): Question {
   return {
+    name: "faultsOf",
     sql:
       `SELECT toString(service) AS service, toString(kind) AS kind, toFloat64(sum(count)) AS count,
        toUInt32(min(iteration)) AS first, toUInt32(max(iteration)) AS last,
@@ -387,6 +480,7 @@ FROM faults WHERE run_id = {run:String} GROUP BY service, kind ORDER BY count DE
 /** Configurations of runs, as JSON. */
 export function configurationsOf(runs: readonly string[]): Question {
   return {
+    name: "configurationsOf",
     sql: "SELECT run_id, ifNull(configuration, '') AS configuration, ifNull(code_version, '') AS " +
       "code_version, ifNull(hardware, '') AS hardware, ifNull(toString(task), '') AS task, " +
       "ifNull(toString(algorithm), '') AS algorithm, ifNull(toString(preset), '') AS preset, " +
@@ -412,6 +506,7 @@ export function traceOf(run: string, iteration: number | undefined): Question {
     ? "(SELECT max(iteration) FROM scalars WHERE run_id = {run:String} AND name = 'rewards')"
     : "{iteration:UInt64}";
   return {
+    name: "traceOf",
     sql: `SELECT SpanId AS id, ParentSpanId AS parent,
        if(SpanAttributes['rl.phase'] = '', toString(SpanName), SpanAttributes['rl.phase']) AS name,
        toString(ServiceName) AS service, Duration / 1e6 AS duration_ms, toString(StatusCode) AS status,

@@ -2,12 +2,15 @@
 // One run: what it is and how far, its returns, reward terms, where its time and memory went, faults,
 // films, the trace of an epoch, and every setting.
 
+import { annotationEditor } from "./annotations.ts";
 import { ask } from "./ask.ts";
 import { chart, type Line } from "./chart.ts";
 import { flat } from "./configuration.ts";
 import { ago, bytes, choice, duration, errorBox, h, number, stateBadge, table } from "./dom.ts";
 import { phaseShares } from "./phases.ts";
 import {
+  type AnnotationRow,
+  annotationsOf,
   axes,
   type Axis,
   curves,
@@ -35,11 +38,6 @@ export const run: View = async (
 ) => {
   const id = argument;
   title(id);
-  const [found] = await ask<SummaryRow>(runSummary(id), signal);
-  if (!found) {
-    content.append(errorBox(`There is no run "${id}" in the store.`));
-    return;
-  }
   let axis =
     (Object.hasOwn(axes, parameters.get("axis") ?? "")
       ? parameters.get("axis")
@@ -66,8 +64,10 @@ export const run: View = async (
   const trace = section("Trace of an epoch");
   const settings = section("Settings", "settings");
   const scalarField = h("span");
+  const annotations = annotationEditor(id);
   content.append(
     summary,
+    annotations.element,
     h(
       "div",
       { class: "fields" },
@@ -96,12 +96,19 @@ export const run: View = async (
     axes[axis].unit ? `${axes[axis].label} (${axes[axis].unit})` : axes[axis].label;
   const scaled = (x: number) => x / axes[axis].divisor;
 
-  async function drawSummary(): Promise<void> {
+  /** Returns what is known of the run; nothing where the store does not have it. */
+  async function drawSummary(): Promise<SummaryRow | undefined> {
+    let row: SummaryRow | undefined;
     await part(summary, signal, async () => {
-      const [row] = await ask<SummaryRow>(runSummary(id), signal);
-      const [progress] = await ask<ProgressRow>(progressOf(id), signal);
-      return [facts(row, progress)];
+      const asked = ask<SummaryRow>(runSummary(id), signal);
+      const said = ask<AnnotationRow>(annotationsOf([id]), signal);
+      const progress = ask<ProgressRow>(progressOf(id), signal);
+      [row] = await asked;
+      const [annotation] = await said;
+      annotations.update(annotation?.tags ?? [], annotation?.note ?? "");
+      return row ? [facts(row, (await progress)[0])] : [];
     });
+    return row;
   }
 
   function facts(row: SummaryRow, progress: ProgressRow | undefined): HTMLElement {
@@ -134,8 +141,7 @@ export const run: View = async (
     );
   }
 
-  /** What lies on the chosen axis. */
-  async function drawCurves(): Promise<void> {
+  async function drawReturns(): Promise<void> {
     await part(charts.evaluations, signal, async () => {
       const rows = await ask<EvaluationRow>(evaluationsOf(id, axis), signal);
       const points = rows.map(({ x, mean, ci95 }) => ({
@@ -152,11 +158,9 @@ export const run: View = async (
         empty: "This run has not been evaluated yet.",
       }, signal)];
     });
-    await drawFamily(charts.rewards, "reward_term/", {
-      title: "Reward by term",
-      yLabel: "mean reward of a step",
-      empty: "This run recorded no reward terms.",
-    });
+  }
+
+  async function drawScalar(): Promise<void> {
     await part(charts.scalar, signal, async () => {
       const rows = await ask<PointRow>(curves([id], scalar, axis), signal);
       const points = rows.map(({ x, y, low, high }) => ({ x: scaled(x), y, low, high }));
@@ -168,6 +172,9 @@ export const run: View = async (
         empty: `This run has no ${scalar} yet.`,
       }, signal)];
     });
+  }
+
+  async function drawPhases(): Promise<void> {
     await part(charts.phases, signal, async () => {
       const rows = await ask<NamedPointRow>(family(id, "phase/", axis, "sum"), signal);
       return [chart({
@@ -184,6 +191,18 @@ export const run: View = async (
         empty: "This run recorded no phases.",
       }, signal)];
     });
+  }
+
+  const drawRewards = () =>
+    drawFamily(charts.rewards, "reward_term/", {
+      title: "Reward by term",
+      yLabel: "mean reward of a step",
+      empty: "This run recorded no reward terms.",
+    });
+
+  /** What lies on the chosen axis, the first to be seen first. */
+  async function drawCurves(): Promise<void> {
+    await Promise.all([drawReturns(), drawRewards(), drawScalar(), drawPhases()]);
   }
 
   async function drawFamily(
@@ -287,7 +306,7 @@ export const run: View = async (
     await part(trace, signal, async () => [form, ...await waterfall(id, iteration, signal)]);
   }
 
-  function drawSettings(): void {
+  function drawSettings(found: SummaryRow): void {
     const of = (json: string) => [...flat(json)].map(([key, value]) => ({ key, value }));
     const list = (caption: string, json: string) =>
       table(caption, [
@@ -314,28 +333,41 @@ export const run: View = async (
     );
   }
 
-  drawSettings();
-  await drawSummary();
-  await drawCurves();
-  await drawMemory();
-  await Promise.all([drawFaults(), drawFilms(), drawTrace(undefined)]);
-  const names = (await ask<{ name: string }>(scalarNames([id]), signal)).map(({ name }) => name);
-  scalarField.replaceChildren(
-    choice(
-      "scalar",
-      scalar,
-      [...new Set([scalar, ...names])].map((name) => [name, name]),
-      (value) => {
-        scalar = value;
-        save();
-        return drawCurves();
-      },
-    ),
-  );
+  // Questions are answered in this order, two at a time: what is seen first is asked first.
+  const drawn = [
+    drawSummary().then((found) => {
+      if (signal.aborted) return;
+      if (found) drawSettings(found);
+      else {
+        const heading = content.querySelector("h1")!;
+        content.replaceChildren(heading, errorBox(`There is no run "${id}" in the store.`));
+      }
+    }),
+    drawCurves(),
+    drawMemory(),
+    drawFilms(),
+    drawFaults(),
+    drawTrace(undefined),
+    drawScalarNames(),
+  ];
+  await Promise.all(drawn);
   onGrowth(async () => {
-    await drawSummary();
-    await drawCurves();
-    await drawMemory();
-    await drawFaults();
+    await Promise.all([drawSummary(), drawCurves(), drawMemory(), drawFaults()]);
   });
+
+  async function drawScalarNames(): Promise<void> {
+    const names = (await ask<{ name: string }>(scalarNames([id]), signal)).map(({ name }) => name);
+    scalarField.replaceChildren(
+      choice(
+        "scalar",
+        scalar,
+        [...new Set([scalar, ...names])].map((name) => [name, name]),
+        (value) => {
+          scalar = value;
+          save();
+          return drawScalar();
+        },
+      ),
+    );
+  }
 };

@@ -2,9 +2,22 @@
 // The list of runs: search, filter, group, sort, choose. Everything but the choice is in the address, so
 // a list can be linked to; the store filters and sorts, so ten thousand runs cost what a hundred do.
 
+import { annotate, tagList, tagsOf } from "./annotations.ts";
 import { ask } from "./ask.ts";
-import { ago, choice, type Column, duration, h, shown, stateBadge, table } from "./dom.ts";
 import {
+  ago,
+  choice,
+  type Column,
+  duration,
+  h,
+  markShown,
+  shown,
+  stateBadge,
+  table,
+} from "./dom.ts";
+import {
+  type AnnotationRow,
+  annotationsOf,
   type Facet,
   facetCounts,
   type FacetRow,
@@ -14,6 +27,7 @@ import {
   type Grouping,
   groupings,
   type GroupRow,
+  noFilter,
   pageSize,
   type ReturnRow,
   returnsOf,
@@ -21,6 +35,8 @@ import {
   runsPage,
   type Sort,
   sorts,
+  tagCounts,
+  type TagRow,
 } from "./queries.ts";
 import { selection } from "./selection.ts";
 import { part, type View } from "./view.ts";
@@ -42,12 +58,9 @@ const sortedBy: Partial<Record<string, Sort>> = {
 
 export const runs: View = async ({ content, parameters, signal, title, remember, onGrowth }) => {
   const filter: Filter = {
+    ...noFilter,
     search: parameters.get("q") ?? "",
-    task: "",
-    algorithm: "",
-    preset: "",
-    observation: "",
-    state: "",
+    tag: parameters.get("tag") ?? "",
   };
   for (const name of facets) filter[name] = parameters.get(name) ?? "";
   const asked = parameters.get("sort") ?? "";
@@ -58,7 +71,7 @@ export const runs: View = async ({ content, parameters, signal, title, remember,
   const search = h("input", {
     type: "search",
     value: filter.search,
-    placeholder: "name, task, seed, reason …",
+    placeholder: "name, task, seed, tag, note …",
     oninput: () => {
       filter.search = search.value.trim();
       clearTimeout(typing);
@@ -72,14 +85,30 @@ export const runs: View = async ({ content, parameters, signal, title, remember,
   title("Runs");
   content.append(filters, chosen, list);
 
-  async function drawFilters(): Promise<void> {
-    const counts = await ask<FacetRow>(facetCounts(filter.search), signal);
+  /** What can be chosen; the numbers of runs come later than the list, which is what is waited for. */
+  function drawFields(counts?: FacetRow[], tags: TagRow[] = []): void {
     const selects = facets.map((name) =>
-      choice(name, filter[name], options(counts, name), (value) => {
-        filter[name] = value;
-        restart(true);
-      })
+      choice(
+        name,
+        filter[name],
+        counts ? options(counts, name) : waiting(filter[name]),
+        (value) => {
+          filter[name] = value;
+          restart(true);
+        },
+      )
     );
+    // Where nobody has tagged anything, there is nothing to choose.
+    if (tags.length > 0 || filter.tag !== "") {
+      const known = tags.map(({ tag, runs }): [string, string] => [tag, `${tag} (${runs})`]);
+      if (filter.tag !== "" && !tags.some(({ tag }) => tag === filter.tag)) {
+        known.push([filter.tag, `${filter.tag} (0)`]);
+      }
+      selects.push(choice("tag", filter.tag, [["", "all"], ...known], (value) => {
+        filter.tag = value;
+        restart(true);
+      }));
+    }
     const focused = filters.contains(document.activeElement)
       ? [...filters.querySelectorAll("input, select")].indexOf(document.activeElement!)
       : -1;
@@ -97,6 +126,18 @@ export const runs: View = async ({ content, parameters, signal, title, remember,
       ),
     );
     if (focused >= 0) filters.querySelectorAll<HTMLElement>("input, select")[focused]?.focus();
+  }
+
+  const waiting = (value: string) =>
+    ["", value].filter((each, i) => i === 0 || each !== "")
+      .map((each) => [each, each || "all"] as const);
+
+  async function drawFilters(): Promise<void> {
+    const [counts, tags] = await Promise.all([
+      ask<FacetRow>(facetCounts(filter), signal),
+      ask<TagRow>(tagCounts(filter), signal),
+    ]);
+    drawFields(counts, tags);
   }
 
   /** Values a filter offers with the number of runs that match the others too. */
@@ -118,15 +159,19 @@ export const runs: View = async ({ content, parameters, signal, title, remember,
 
   async function drawList(): Promise<void> {
     await part(list, signal, async () => group ? [await groups(group)] : await rows());
+    markShown("list of runs");
   }
 
   async function rows(): Promise<Node[]> {
     const found = await ask<RunRow>(runsPage(filter, sort, page), signal);
     if (found.length === 0 && page === 0) return [nothing()];
-    const returns = new Map(
-      (await ask<ReturnRow>(returnsOf(found.map(({ run_id }) => run_id)), signal))
-        .map((row) => [row.run_id, row]),
-    );
+    const names = found.map(({ run_id }) => run_id);
+    const [returned, annotated] = await Promise.all([
+      ask<ReturnRow>(returnsOf(names), signal),
+      ask<AnnotationRow>(annotationsOf(names), signal),
+    ]);
+    const returns = new Map(returned.map((row) => [row.run_id, row]));
+    const annotations = new Map(annotated.map((row) => [row.run_id, row]));
     const all = h("input", {
       type: "checkbox",
       "aria-label": "Choose all on this page",
@@ -160,6 +205,9 @@ export const runs: View = async ({ content, parameters, signal, title, remember,
         heading: true,
         cell: ({ run_id }) => h("a", { href: `#/run/${run_id}` }, run_id),
       },
+      ...(annotated.some(({ tags, note }) => tags.length > 0 || note !== "")
+        ? [{ head: "tags and note", cell: ({ run_id }: RunRow) => said(annotations.get(run_id)) }]
+        : []),
       { head: "state", cell: ({ state }) => stateBadge(state) },
       { head: "task", cell: ({ task }) => task },
       { head: "algorithm", cell: ({ algorithm }) => algorithm },
@@ -207,6 +255,17 @@ export const runs: View = async ({ content, parameters, signal, title, remember,
     ];
   }
 
+  /** Tags, and the beginning of the note. */
+  function said({ tags, note } = { tags: [] as string[], note: "" }): HTMLElement {
+    const short = note.length > 60 ? `${note.slice(0, 59)}…` : note;
+    return h(
+      "div",
+      { class: "said" },
+      tags.length > 0 && tagList(tags),
+      note !== "" && h("span", { class: "quiet", title: note }, short),
+    );
+  }
+
   function heading(column: Column<RunRow>): HTMLElement | undefined {
     const by = sortedBy[column.head];
     if (!by) return undefined;
@@ -252,7 +311,8 @@ export const runs: View = async ({ content, parameters, signal, title, remember,
   }
 
   function nothing(): HTMLElement {
-    const filtered = filter.search !== "" || facets.some((name) => filter[name] !== "");
+    const filtered = filter.search !== "" || filter.tag !== "" ||
+      facets.some((name) => filter[name] !== "");
     return filtered
       ? h("p", { class: "quiet" }, "No run is like that.")
       : h("p", {}, "There are no runs yet; ", h("code", {}, "./sdpg train hopper"), " starts one.");
@@ -261,7 +321,7 @@ export const runs: View = async ({ content, parameters, signal, title, remember,
   async function groups(by: Grouping): Promise<Node> {
     const found = await ask<GroupRow>(groupedRuns(filter, by), signal);
     if (found.length === 0) return nothing();
-    const keys = facets.filter((name) => found[0][name] !== undefined);
+    const keys = [...facets, "tag" as const].filter((name) => found[0][name] !== undefined);
     const columns: Column<GroupRow>[] = [
       ...keys.map((name, i) => ({
         head: name,
@@ -270,7 +330,7 @@ export const runs: View = async ({ content, parameters, signal, title, remember,
           if (i > 0) return row[name] || "–";
           const query = new URLSearchParams({ ...filterParameters(), q: filter.search });
           for (const key of keys) query.set(key, row[key]!);
-          return h("a", { href: `#/runs?${query}` }, row[name] || "–");
+          return row[name] ? h("a", { href: `#/runs?${query}` }, row[name]) : "–";
         },
       })),
       ...(by === "experiment"
@@ -302,26 +362,51 @@ export const runs: View = async ({ content, parameters, signal, title, remember,
 
   function drawChosen(): void {
     const names = selection.names();
+    if (names.length === 0) {
+      chosen.replaceChildren(
+        h("span", { class: "quiet" }, "Choose runs to compare their curves, or to tag them."),
+      );
+      return;
+    }
+    const tags = h("input", { autocomplete: "off", autocapitalize: "off", spellcheck: "false" });
+    const told = h("span", { role: "status" });
     chosen.replaceChildren(
-      ...(names.length === 0
-        ? [h("span", { class: "quiet" }, "Choose runs to compare their curves.")]
-        : [
-          h(
-            "a",
-            { class: "button", href: `#/compare?runs=${names.join(",")}` },
-            `Compare ${names.length} ${names.length === 1 ? "run" : "runs"}`,
-          ),
-          h("button", {
-            type: "button",
-            onclick: () => {
-              selection.set(names, false);
-              for (const box of list.querySelectorAll<HTMLInputElement>("input")) {
-                box.checked = false;
-              }
-              drawChosen();
-            },
-          }, "Choose none"),
-        ]),
+      h(
+        "a",
+        { class: "button", href: `#/compare?runs=${names.join(",")}` },
+        `Compare ${names.length} ${names.length === 1 ? "run" : "runs"}`,
+      ),
+      h("button", {
+        type: "button",
+        onclick: () => {
+          selection.set(names, false);
+          for (const box of list.querySelectorAll<HTMLInputElement>("input")) box.checked = false;
+          drawChosen();
+        },
+      }, "Choose none"),
+      h(
+        "form",
+        {
+          class: "inline",
+          onsubmit: async (event: SubmitEvent) => {
+            event.preventDefault();
+            try {
+              const add = tagsOf(tags.value);
+              if (add.length === 0) return;
+              for (const name of names) await annotate(name, { add });
+              tags.value = "";
+              told.textContent = `Tagged ${add.join(", ")}.`;
+              await drawList();
+              await drawFilters();
+            } catch (error) {
+              told.textContent = (error as Error).message;
+            }
+          },
+        },
+        h("label", {}, "tag them ", tags),
+        h("button", {}, "Tag"),
+        told,
+      ),
     );
   }
 
@@ -331,6 +416,7 @@ export const runs: View = async ({ content, parameters, signal, title, remember,
   function save(): void {
     remember({
       q: filter.search,
+      tag: filter.tag,
       ...filterParameters(),
       sort: sort === "started" ? "" : sort,
       by: group ?? "",
@@ -341,11 +427,14 @@ export const runs: View = async ({ content, parameters, signal, title, remember,
   async function restart(refilter: boolean): Promise<void> {
     page = 0;
     save();
-    await Promise.all([drawList(), refilter ? drawFilters() : undefined]);
+    await drawList();
+    if (refilter) await drawFilters();
   }
 
   drawChosen();
-  await Promise.all([drawFilters(), drawList()]);
+  drawFields();
+  await drawList();
+  await drawFilters();
   onGrowth(async () => {
     // Not under the hands of someone who is in the list: a table drawn anew loses the focus.
     if (!list.contains(document.activeElement)) await drawList();

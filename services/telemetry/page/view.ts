@@ -26,8 +26,10 @@ export type View = (place: Place) => Promise<void>;
 /** How much the store holds: cheap to ask (counts of parts, no reading). */
 export async function sizeOfStore(signal: AbortSignal): Promise<string> {
   const [row] = await ask<Record<string, number>>({
+    name: "sizeOfStore",
     sql: "SELECT (SELECT count() FROM run_states) AS states, (SELECT count() FROM scalars) AS " +
-      "scalars, (SELECT count() FROM evaluations) AS evaluations",
+      "scalars, (SELECT count() FROM evaluations) AS evaluations, " +
+      "(SELECT count() FROM annotations) AS annotations",
   }, signal);
   return JSON.stringify(row);
 }
