@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { byteRange, openPage, type Page } from "./page.ts";
 import { meanBand, valueAt } from "./page/bands.ts";
 import { differences, flat } from "./page/configuration.ts";
+import { filmOf, inOrder } from "./page/films.ts";
 import { phaseShares } from "./page/phases.ts";
 import * as queries from "./page/queries.ts";
 import type { Question } from "./page/ask.ts";
@@ -393,6 +394,22 @@ test("phaseShares() counts every second once", () => {
     "rollout": 20,
     "rollout/simulation": 10,
   });
+});
+
+test("filmOf() reads what eval wrote in the name, and leaves other names alone", () => {
+  expect(filmOf("epoch-400-seed-7-return-3812.5.mp4")).toMatchObject({
+    epoch: 400,
+    details: "seed 7",
+    return: 3812.5,
+  });
+  expect(filmOf("epoch-5-seed-0-camera-side-height-180-seconds-1-3.4-return--2.0.webp"))
+    .toMatchObject({
+      epoch: 5,
+      details: "seed 0, camera side, height 180, seconds 1-3.4",
+      return: -2,
+    });
+  const names = ["best.webp", "epoch-9-seed-0-return-1.mp4", "epoch-10-seed-0-return-1.mp4"];
+  expect(names.map(filmOf).sort(inOrder).map(({ epoch }) => epoch)).toEqual([10, 9, undefined]);
 });
 
 test("differences() names keys by their path, also those that only one has", () => {

@@ -33,6 +33,7 @@ const contentTypes: Record<string, string> = {
   ".js": "text/javascript; charset=UTF-8",
   ".mp4": "video/mp4",
   ".webp": "image/webp",
+  ".gif": "image/gif",
 };
 
 /**
@@ -195,7 +196,7 @@ async function videos(home: string, name: string, request: Request): Promise<Res
 function filmsOf(home: string, runId: string): string[] {
   try {
     return [...Deno.readDirSync(join(runDirectory(home, runId), "videos"))]
-      .filter(({ isFile, name }) => isFile && /^[\w-][\w.-]*\.(mp4|webp)$/.test(name))
+      .filter(({ isFile, name }) => isFile && /^[\w-][\w.-]*\.(mp4|webp|gif)$/.test(name))
       .map(({ name }) => name).sort();
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return [];

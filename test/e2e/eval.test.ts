@@ -135,6 +135,49 @@ test(
   120_000,
 );
 
+test("a film of a run is kept where its page looks, named by what it shows", async () => {
+  // ffmpeg by a stand-in that keeps the frames as they come.
+  const programs = join(home.path, "encoder");
+  mkdirSync(programs);
+  const script = '#!/bin/sh\nfor out; do :; done\nexec cat > "$out"\n';
+  Deno.writeTextFileSync(join(programs, "ffmpeg"), script, { mode: 0o755 });
+  const PATH = `${programs}${delimiter}${Deno.env.get("PATH")}`;
+  const film = async (...args: string[]) => {
+    const all = [
+      "eval",
+      "one",
+      "--episodes=2",
+      "--json",
+      "--height=64",
+      "--seconds=0.04-0.1",
+      ...args,
+    ];
+    const { code, stdout, stderr } = await start(home.path, all, { PATH }).finished;
+    expect(code, stderr).toBe(0);
+    return events(stdout)[0];
+  };
+  const out = join(home.path, "mine.webp");
+  const { video, returns } = await film("--seed=5", `--video=${out}`);
+  expect(video).toBe(out);
+  const kept = join(
+    ...[home.path, "runs", "one", "videos"],
+    `epoch-1-seed-5-height-64-seconds-0.04-0.1-return-${returns[0].toFixed(1)}.webp`,
+  );
+  expect(Deno.readFileSync(kept)).toEqual(Deno.readFileSync(out));
+  const own = await film("--film", "--camera=side");
+  expect(basename(own.video)).toMatch(/^epoch-1-seed-0-camera-side-height-64-.*\.mp4$/);
+  expect(readdirSync(join(home.path, "runs", "one", "videos")).sort())
+    .toEqual([basename(own.video), basename(kept)].sort());
+}, 240_000);
+
+test("a checkpoint has no page for a film", async () => {
+  const { code, stderr } = await sdpg(home.path, "eval", checkpoint, "--film");
+  expect([code, stderr]).toEqual([
+    2,
+    expect.stringContaining("Cannot use --film with a checkpoint"),
+  ]);
+});
+
 function exists(path: string): boolean {
   try {
     Deno.statSync(path);

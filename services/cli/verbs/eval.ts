@@ -1,10 +1,10 @@
 // ./sdpg eval: episodes with the deterministic policy of a run or checkpoint.
 
-import { cpSync, existsSync, rmSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, rmSync } from "node:fs";
 import { dirname, extname, join, resolve } from "node:path";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { EvaluateRequestSchema, Result } from "@proto/sdpg/evaluation/v1/evaluation_pb.ts";
-import { createHome, isRunId, sdpgHome } from "@sdpg/common/home.ts";
+import { createHome, isRunId, runDirectory, sdpgHome } from "@sdpg/common/home.ts";
 import { videoEndings } from "../../evaluation/video.ts";
 import { type EvaluationMesh, openEvaluation } from "../evaluation.ts";
 import { read, UsageError, verb } from "../flags.ts";
@@ -28,9 +28,12 @@ export const evaluate = verb({
     seed: { value: "N", meaning: "seed of the starts", read: read.seed, fallback: "0" },
     video: {
       value: "FILE",
-      meaning: `films the first episode: ${videoEndings.join(", ")}`,
+      meaning: `films the first episode: ${
+        videoEndings.join(", ")
+      }; a run's film is also on its page`,
       read: read.text,
     },
+    film: { meaning: "films the first episode for the run's page only" },
     camera: {
       value: "NAME",
       meaning: "camera of the video's larger picture",
@@ -61,6 +64,7 @@ export const evaluate = verb({
   examples: [
     "./sdpg eval my-hopper",
     "./sdpg eval my-hopper --best --video hopper.mp4",
+    "./sdpg eval my-hopper --best --film",
     "./sdpg eval my-hopper --best --video hopper.webp --seconds 1-3.5 --height 180",
     "./sdpg eval .sdpg/runs/my-hopper/checkpoints/400 --json",
   ],
@@ -69,11 +73,16 @@ export const evaluate = verb({
     const policy = policyOf(target, options.best ?? false);
     if (policy.case !== "checkpoint") readRunFile(home, target); // or says that there is no such run
     for (const name of ["camera", "height", "seconds"] as const) {
-      if (options[name] === undefined || options.video !== undefined) continue;
-      throw new UsageError(`Cannot use --${name} without --video FILE: it is about the video`);
+      if (options[name] === undefined || options.video !== undefined || options.film) continue;
+      throw new UsageError(
+        `Cannot use --${name} without --video FILE or --film: it is about the video`,
+      );
+    }
+    if (options.film && policy.case === "checkpoint") {
+      throw new UsageError("Cannot use --film with a checkpoint: it is for a run's page");
     }
     const threads = options.threads ?? navigator.hardwareConcurrency;
-    const film = filmPath(home, options.video);
+    const film = filmPath(home, options.video ?? (options.film ? "film.mp4" : undefined));
     console.error("starting gpu-sim and evaluation");
     const mesh = await openEvaluation(home, threads);
     try {
@@ -90,7 +99,12 @@ export const evaluate = verb({
         },
       };
       const result = await Promise.race([play(mesh, request), mesh.dead]);
-      if (film) takeVideo(result, film, options.video!);
+      if (film) {
+        const kept = policy.case === "checkpoint"
+          ? undefined
+          : keptFilm(home, target, result, request, extname(film));
+        takeVideo(result, film, [kept, options.video].filter((path) => path !== undefined));
+      }
       if (options.json) writeOut(JSON.stringify(asJson(target, result)));
       else writeResult(target, result);
       if (result.videoNote) console.error(`sdpg: ${result.videoNote}`);
@@ -102,6 +116,13 @@ export const evaluate = verb({
     }
   },
 });
+
+interface FilmRequest {
+  camera?: string;
+  height?: number;
+  fromSeconds?: number;
+  toSeconds?: number;
+}
 
 function part(text: string): [number, number] {
   const ends = /^(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?)$/.exec(text)?.slice(1).map(Number);
@@ -134,14 +155,45 @@ function filmPath(home: string, wanted: string | undefined): string | undefined 
   return join(home, `film-${Deno.pid}${extname(wanted)}`);
 }
 
-/** Moves the video, or the folder of its frames, to where it was asked for, and says so in the result. */
-function takeVideo(result: Result, film: string, wanted: string) {
+/**
+ * Where a run's page finds the film. The name says what it shows: the epoch, the seed, what else was
+ * asked for, and the return of the episode, as page/films.ts reads them.
+ */
+function keptFilm(
+  home: string,
+  run: string,
+  { epoch, returns }: Result,
+  { seed, video }: { seed: bigint; video?: FilmRequest },
+  ending: string,
+): string {
+  const { camera, height, fromSeconds = 0, toSeconds } = video ?? {};
+  const parts = [
+    `epoch-${epoch}-seed-${seed}`,
+    ...(camera === undefined ? [] : [`camera-${camera.replaceAll(/[^\w.]/g, "_")}`]),
+    ...(height === undefined ? [] : [`height-${height}`]),
+    ...(toSeconds === undefined ? [] : [`seconds-${fromSeconds}-${toSeconds}`]),
+    `return-${returns[0].toFixed(1)}`,
+  ];
+  const folder = join(runDirectory(home, run), "videos");
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  return join(folder, parts.join("-") + ending);
+}
+
+/**
+ * Brings the video, or the folder of its frames, to where it is wanted; the last place is what the result
+ * says. Without ffmpeg there is nothing that the page could show, so the frames go to one place only.
+ */
+function takeVideo(result: Result, film: string, wanted: string[]) {
   const stem = (path: string) => path.slice(0, -extname(path).length);
-  const target = result.video.replace(stem(film), stem(wanted));
-  cpSync(result.video, target, { recursive: true }); // It may be on another disk.
+  const isVideo = extname(result.video) === extname(film);
+  let target = "";
+  for (const path of isVideo ? wanted : wanted.slice(-1)) {
+    target = result.video.replace(stem(film), stem(path));
+    cpSync(result.video, target, { recursive: true }); // It may be on another disk.
+  }
   rmSync(result.video, { recursive: true });
   result.video = target;
-  result.videoNote = result.videoNote.replaceAll(stem(film), stem(wanted));
+  result.videoNote = result.videoNote.replaceAll(stem(film), stem(wanted.at(-1)!));
 }
 
 async function play(

@@ -7,6 +7,7 @@ import { ask } from "./ask.ts";
 import { chart, type Line } from "./chart.ts";
 import { flat } from "./configuration.ts";
 import { ago, bytes, choice, duration, errorBox, h, number, stateBadge, table } from "./dom.ts";
+import { type Film, filmOf, inOrder } from "./films.ts";
 import { phaseShares } from "./phases.ts";
 import {
   type AnnotationRow,
@@ -262,31 +263,47 @@ export const run: View = async (
     });
   }
 
+  async function filmNames(): Promise<string[]> {
+    const response = await fetch(`/ui/videos/${encodeURIComponent(id)}`, { signal });
+    return response.ok ? await response.json() as string[] : [];
+  }
+
+  let filmsShown = "";
   async function drawFilms(): Promise<void> {
     await part(charts.films, signal, async () => {
-      const response = await fetch(`/ui/videos/${encodeURIComponent(id)}`, { signal });
-      const names = response.ok ? await response.json() as string[] : [];
+      const names = await filmNames();
+      filmsShown = names.join("/");
       if (names.length === 0) {
-        const text =
-          `There are no films of this run. ./sdpg eval ${id} --video FILE makes one; files ` +
-          `in its folder videos/ are shown here.`;
+        const text = `There are no films of this run. ./sdpg eval ${id} --film makes one.`;
         return [h("figure", {}, h("figcaption", {}, "Films"), h("p", { class: "quiet" }, text))];
       }
-      const film = (name: string) => {
-        const src = `/ui/videos/${id}/${encodeURIComponent(name)}`;
-        return name.endsWith(".webp")
-          ? h("img", { src, alt: `Film ${name} of ${id}`, loading: "lazy" })
-          : h("video", {
-            src,
-            controls: true,
-            loop: true,
-            muted: true,
-            preload: "metadata",
-            "aria-label": `Film ${name} of ${id}`,
-          });
-      };
-      return names.map((name) => h("figure", {}, h("figcaption", {}, name), film(name)));
+      return names.map(filmOf).sort(inOrder).map((film) =>
+        h("figure", {}, h("figcaption", {}, ...caption(film)), player(film))
+      );
     });
+  }
+
+  function caption({ file, epoch, details, return: sum }: Film): (Node | string)[] {
+    if (epoch === undefined) return [file];
+    return [
+      `Epoch ${epoch}: return ${number(sum!)} `,
+      h("span", { class: "quiet" }, details!),
+    ];
+  }
+
+  function player({ file, epoch }: Film): HTMLElement {
+    const src = `/ui/videos/${id}/${encodeURIComponent(file)}`;
+    const words = epoch === undefined ? `Film ${file} of ${id}` : `Film of ${id} at epoch ${epoch}`;
+    return /\.(webp|gif)$/.test(file)
+      ? h("img", { src, alt: words, loading: "lazy" })
+      : h("video", {
+        src,
+        controls: true,
+        loop: true,
+        muted: true,
+        preload: "metadata",
+        "aria-label": words,
+      });
   }
 
   async function drawTrace(iteration: number | undefined): Promise<void> {
@@ -352,7 +369,10 @@ export const run: View = async (
   ];
   await Promise.all(drawn);
   onGrowth(async () => {
-    await Promise.all([drawSummary(), drawCurves(), drawMemory(), drawFaults()]);
+    const again: Promise<unknown>[] = [drawSummary(), drawCurves(), drawMemory(), drawFaults()];
+    // Only when there is a new one: drawn anew, a film begins anew.
+    if ((await filmNames()).join("/") !== filmsShown) again.push(drawFilms());
+    await Promise.all(again);
   });
 
   async function drawScalarNames(): Promise<void> {
