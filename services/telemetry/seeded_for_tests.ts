@@ -16,6 +16,12 @@ export interface SeededRun {
   /** Seconds of an epoch. */
   pace: number;
   configuration: unknown;
+  /** Seconds since 1970, `beginS` unless said. */
+  beginS?: number;
+  /** Scalars of an epoch beside the return and the phases. */
+  more?: (epoch: number) => Record<string, number>;
+  /** "done" unless said. */
+  ends?: "done" | "running";
 }
 
 const configuration = (lr: number) => ({ nominals: 64, auxiliaries: 15, actor: { lr }, epochs });
@@ -74,7 +80,7 @@ function eventsOf(run: SeededRun): LogEvent[] {
   const add = (eventName: string, atS: number, attributes: LogEvent["attributes"]) =>
     events.push({
       eventName,
-      timeUnixNano: BigInt(Math.round((beginS + atS) * 1e6)) * 1000n,
+      timeUnixNano: BigInt(Math.round(((run.beginS ?? beginS) + atS) * 1e6)) * 1000n,
       attributes: {
         "rl.run.id": run.runId,
         "rl.sequence": BigInt(events.length + 1),
@@ -117,7 +123,11 @@ function eventsOf(run: SeededRun): LogEvent[] {
     );
     add("rl.iteration", wallTimeS, {
       ...axes,
-      "rl.scalars": { rewards: trainingReturn(run, epoch), ...Object.fromEntries(phases) },
+      "rl.scalars": {
+        rewards: trainingReturn(run, epoch),
+        ...Object.fromEntries(phases),
+        ...run.more?.(epoch),
+      },
     });
     if (epoch % evaluationEvery === 0) {
       const mean = evaluatedReturn(run, epoch);
@@ -138,7 +148,7 @@ function eventsOf(run: SeededRun): LogEvent[] {
     });
   }
   add("rl.run", run.epochs * run.pace, {
-    "rl.run.state": "done",
+    "rl.run.state": run.ends ?? "done",
     "rl.epochs": BigInt(run.epochs),
     "rl.checkpoint": `/somewhere/${run.runId}/checkpoints/last`,
   });

@@ -40,7 +40,7 @@ const suites: Suite[] = [
     run: () =>
       checks(
         ["deno lint", Deno.execPath(), ["lint"]],
-        ["deno check", Deno.execPath(), ["check", "services", "tasks", "test"]],
+        ["deno check", Deno.execPath(), ["check", "services", "tasks", "dashboards", "test"]],
         ["shellcheck", "shellcheck", ["sdpg", ".ci/run"]],
       ),
   },
@@ -49,7 +49,7 @@ const suites: Suite[] = [
     name: "unit",
     what: "vitest beside the sources",
     always: true,
-    run: () => vitest("unit", ["services", "tasks", "gpu-sim/tests"]),
+    run: () => vitest("unit", ["services", "tasks", "dashboards", "gpu-sim/tests"]),
   },
   {
     name: "contract",
