@@ -74,12 +74,14 @@ const withInterval = overAxis({
   .overrideByName("high", [
     { id: "custom.lineWidth", value: 0 },
     { id: "custom.fillBelowTo", value: "low" },
+    { id: "custom.hideFrom", value: { legend: true, tooltip: false, viz: false } },
     { id: "custom.fillOpacity", value: 20 },
     { id: "color", value: { mode: "fixed", fixedColor: "blue" } },
     { id: "custom.showPoints", value: common.VisibilityMode.Never },
   ])
   .overrideByName("low", [
     { id: "custom.lineWidth", value: 0 },
+    { id: "custom.hideFrom", value: { legend: true, tooltip: false, viz: false } },
     { id: "color", value: { mode: "fixed", fixedColor: "blue" } },
     { id: "custom.showPoints", value: common.VisibilityMode.Never },
   ])
@@ -128,9 +130,9 @@ const bySeed = rows({
     seed: { title: "Seed" },
     state: { title: "State" },
     epochs: { title: "Epochs" },
-    newest: { title: "Newest", decimals: 0 },
-    mean_last: { title: "Mean of the last four", decimals: 0 },
-    best: { title: "Best", decimals: 0 },
+    newest: { title: "Newest", unit: "locale", decimals: 0 },
+    mean_last: { title: "Mean of the last four", unit: "locale", decimals: 0 },
+    best: { title: "Best", unit: "locale", decimals: 0 },
     best_iteration: { title: "Best at epoch" },
     wall_time_s: { title: "Training time", unit: "s" },
   },

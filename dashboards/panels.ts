@@ -106,7 +106,8 @@ export const rows = (
   const panel = filled(new table.PanelBuilder(), text, "table")
     .filterable(true).align(common.FieldTextAlignment.Auto).showHeader(true);
   for (const [name, column] of Object.entries(text.columns ?? {})) {
-    const properties: dashboard.DynamicConfigValue[] = [];
+    // The panel's word for nothing would stand in every cell that is empty.
+    const properties: dashboard.DynamicConfigValue[] = [{ id: "noValue", value: "–" }];
     if (column.title) properties.push({ id: "displayName", value: column.title });
     if (column.unit) properties.push({ id: "unit", value: column.unit });
     if (column.decimals !== undefined) {
@@ -169,7 +170,8 @@ export const bars = (text: PanelText & { xField: string }) =>
 /** Lines that services logged: columns timestamp, body, level, labels, newest first. */
 export const logLines = (text: PanelText) =>
   filled(new logs.PanelBuilder(), text, "logs").showTime(true).wrapLogMessage(true)
-    .enableLogDetails(true).sortOrder(common.LogsSortOrder.Descending);
+    .enableLogDetails(true).sortOrder(common.LogsSortOrder.Descending)
+    .overrideByName("traceID", [{ id: "noValue", value: "–" }]);
 
 /** A trace as a tree of spans. The SDK has no builder of this panel, only the one of all panels. */
 export const trace = (text: PanelText) =>

@@ -31,13 +31,13 @@ const facts = [
     "Training return",
     "Mean of the newest 100 finished episodes of nominal environments",
     `SELECT return FROM run_progress WHERE run_id = ${run}`,
-    { decimals: 0 },
+    { unit: "locale", decimals: 0 },
   ),
   fact(
     "Best evaluation",
     "The highest mean return of an evaluation, 16 episodes unless configured otherwise",
     `SELECT best FROM evaluation_summary(last = 1) WHERE run_id = ${run}`,
-    { decimals: 0 },
+    { unit: "locale", decimals: 0 },
   ),
   fact(
     "Training time",
