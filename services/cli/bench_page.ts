@@ -5,6 +5,8 @@
 // Times are the browser's own: from the start of the navigation to the frame in which it stands. Cold is
 // a browser that has seen nothing of the page, warm one that comes back to it. The service's processor
 // time is beside them, since a busy machine makes times, not work.
+//
+//   deno run -A services/cli/bench_page.ts [runs] [scalars]     prints them as one JSON object
 
 import { join } from "node:path";
 import type { Browser, BrowserContext, Page } from "playwright-core";
@@ -174,3 +176,8 @@ function watch(page: Page, questions: Map<string, number[]>): void {
 
 const median = (values: number[]): number =>
   values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
+
+if (import.meta.main) {
+  const [runs = "10000", scalars = "100000000"] = Deno.args;
+  console.log(JSON.stringify(await measurePage({ runs: Number(runs), scalars: Number(scalars) })));
+}

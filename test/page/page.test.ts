@@ -5,6 +5,7 @@
 import { join } from "node:path";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { Recorder } from "@sdpg/common/record.ts";
 import { seedStore } from "../../services/telemetry/seed_for_tests.ts";
 import { startTestService, type TestService } from "../../services/telemetry/service_for_tests.ts";
 import { accessibilityProblems, findChromium, launch, open, pictures, settled } from "./browser.ts";
@@ -23,11 +24,23 @@ const six = [0, 1, 2].map((i) => `hopper-sdpg-${i}`)
 const choose = (page: Page, label: string) =>
   page.getByRole("combobox", { name: label, exact: true });
 
+/** Tags and a note, and a run that has begun and shown nothing yet. */
+async function say(url: string): Promise<void> {
+  const recorder = new Recorder({ url, service: "test" });
+  recorder.annotation(run, { add: ["sweep", "baseline"], note: "fell over until the floor held" });
+  recorder.annotation("hopper-sdpg-1", { add: ["sweep"] });
+  recorder.run({ runId: "begun", state: "started", task: "hopper", algorithm: "sdpg" });
+  expect(await recorder.flush(60_000)).toMatchObject({ dropped: 0 });
+  await recorder.close();
+}
+
 const views: Record<string, string> = {
   runs: "#/runs?task=hopper&algorithm=sdpg",
   groups: "#/runs?by=experiment",
+  tags: "#/runs?by=tag",
   compare: `#/compare?runs=${six}`,
   run: `#/run/${run}`,
+  begun: "#/run/begun",
   difference: `#/difference?a=${run}&b=walker-sdpg-3`,
   sql: "#/sql?q=SELECT+iteration,+run_id,+return_mean+FROM+evaluations+" +
     "WHERE+run_id+LIKE+'hopper-sdpg-%25'+ORDER+BY+iteration",
@@ -43,7 +56,12 @@ describe.skipIf(!chromium)("the page", () => {
       new URL("../../docs/figures/hopper-pixels.webp", import.meta.url),
       join(videos, "best.webp"),
     );
+    Deno.copyFileSync(
+      join(videos, "best.webp"),
+      join(videos, "epoch-60-seed-7-return-1602.0.webp"),
+    );
     service = await startTestService(home);
+    await say(service.url);
     browser = await launch(chromium!);
   });
   afterAll(async () => {
@@ -82,10 +100,10 @@ describe.skipIf(!chromium)("the page", () => {
   test("runs are found, filtered, sorted and chosen", async () => {
     await using opened = await open(browser, address("#/runs"));
     const { page } = opened;
-    const names = () => page.locator("tbody th a").allTextContents();
+    const names = () => page.locator("tbody th > a").allTextContents();
     expect(await names()).toHaveLength(100);
     await page.getByRole("button", { name: "Next page" }).click();
-    await page.getByText("Runs 101 to 150").waitFor();
+    await page.getByText("Runs 101 to 151").waitFor();
 
     await page.getByLabel("search").fill("HOPPER ppo");
     await page.waitForFunction(() => document.querySelectorAll("tbody tr").length < 20);
@@ -149,11 +167,55 @@ describe.skipIf(!chromium)("the page", () => {
     );
   });
 
+  test("tags and the note are written by keyboard, found, and shown elsewhere", async () => {
+    await using opened = await open(browser, address("#/run/walker-sdpg-3"));
+    const { page } = opened;
+    const said = page.locator(".annotations [role=status]");
+    await page.getByLabel("add tags").focus();
+    await page.keyboard.type("by-hand two");
+    await page.keyboard.press("Enter");
+    await said.filter({ hasText: "Tagged by-hand, two." }).waitFor();
+    const tags = () => page.locator(".annotations .tags a").allTextContents();
+    expect(await tags()).toEqual(["by-hand", "two"]);
+    // A name that cannot be is refused in a line, and stays to be mended.
+    await page.keyboard.type("-old");
+    await page.keyboard.press("Enter");
+    await said.filter({ hasText: 'Cannot use tag "-old": expected letters' }).waitFor();
+    expect(await page.getByLabel("add tags").inputValue()).toBe("-old");
+    await page.getByRole("button", { name: "Remove tag two" }).focus();
+    await page.keyboard.press("Enter");
+    await said.filter({ hasText: "Tag two was removed." }).waitFor();
+    expect(await tags()).toEqual(["by-hand"]);
+    // The button is gone; the focus is not lost with it.
+    expect(await page.evaluate(() => document.activeElement?.tagName)).toBe("INPUT");
+    await page.getByLabel("note", { exact: true }).fill("<i>as typed</i>");
+    await page.keyboard.press("Tab");
+    await page.keyboard.press("Enter");
+    await said.filter({ hasText: "The note is stored." }).waitFor();
+    expect(await service.ask("SELECT tags, note FROM runs WHERE run_id = 'walker-sdpg-3'"))
+      .toBe("['by-hand']\t<i>as typed</i>");
+    expect(await accessibilityProblems(page)).toEqual([]);
+
+    await page.getByRole("link", { name: "by-hand" }).press("Enter");
+    await page.getByRole("heading", { name: "Runs" }).waitFor();
+    await settled(page);
+    expect(await page.locator("tbody th > a").allTextContents()).toEqual(["walker-sdpg-3"]);
+    await page.getByText("<i>as typed</i>").waitFor();
+    await page.getByLabel("Choose walker-sdpg-3").check();
+    await page.getByLabel("tag them").fill("chosen");
+    await page.keyboard.press("Enter");
+    await page.getByRole("link", { name: "chosen" }).waitFor();
+    await choose(page, "tag").selectOption({ label: "chosen (1)" });
+    await page.waitForURL(/tag=chosen/);
+    expect(opened.troubles).toEqual([]);
+  });
+
   test("a run shows its charts, fault, film and settings; text of the store stays text", async () => {
     await using opened = await open(browser, address(`#/run/${run}`));
     const { page } = opened;
     expect(await page.locator(".plot canvas").count()).toBe(5);
     await page.getByText("a made-up message <b>not bold</b>").waitFor();
+    await page.getByText("Epoch 60: return 1602 seed 7").waitFor();
     const film = page.getByAltText(`Film best.webp of ${run}`);
     await film.scrollIntoViewIfNeeded();
     await page.waitForFunction(() =>

@@ -83,5 +83,11 @@ async function watch(reload: () => Promise<void>, signal: AbortSignal): Promise<
   }
 }
 
+// What a view that was left still waited for was given up on purpose.
+addEventListener("unhandledrejection", (event) => {
+  if (event.reason instanceof DOMException && event.reason.name === "AbortError") {
+    event.preventDefault();
+  }
+});
 addEventListener("hashchange", () => show(false));
 show(true);

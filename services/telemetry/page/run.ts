@@ -101,13 +101,14 @@ export const run: View = async (
   async function drawSummary(): Promise<SummaryRow | undefined> {
     let row: SummaryRow | undefined;
     await part(summary, signal, async () => {
-      const asked = ask<SummaryRow>(runSummary(id), signal);
-      const said = ask<AnnotationRow>(annotationsOf([id]), signal);
-      const progress = ask<ProgressRow>(progressOf(id), signal);
-      [row] = await asked;
-      const [annotation] = await said;
+      const [[found], [annotation], [progress]] = await Promise.all([
+        ask<SummaryRow>(runSummary(id), signal),
+        ask<AnnotationRow>(annotationsOf([id]), signal),
+        ask<ProgressRow>(progressOf(id), signal),
+      ]);
+      row = found;
       annotations.update(annotation?.tags ?? [], annotation?.note ?? "");
-      return row ? [facts(row, (await progress)[0])] : [];
+      return row ? [facts(row, progress)] : [];
     });
     return row;
   }
@@ -117,11 +118,11 @@ export const run: View = async (
     const entries: [string, Node | string][] = [
       ["state", stateBadge(row.state)],
       ...(row.reason ? [["reason", row.reason] as [string, string]] : []),
-      ["task", row.task],
-      ["algorithm", row.algorithm],
-      ["preset", row.preset],
-      ["sees", row.observation],
-      ["seed", row.seed],
+      ["task", row.task || "–"],
+      ["algorithm", row.algorithm || "–"],
+      ["preset", row.preset || "–"],
+      ["sees", row.observation || "–"],
+      ["seed", row.seed || "–"],
       ["epochs", String(Math.max(row.epochs, progress?.iteration ?? 0))],
       ...(progress
         ? [
@@ -326,10 +327,17 @@ export const run: View = async (
   function drawSettings(found: SummaryRow): void {
     const of = (json: string) => [...flat(json)].map(([key, value]) => ({ key, value }));
     const list = (caption: string, json: string) =>
-      table(caption, [
-        { head: "key", heading: true, cell: (row) => row.key },
-        { head: "value", cell: (row) => h("code", {}, row.value) },
-      ], of(json));
+      of(json).length === 0
+        ? h(
+          "figure",
+          {},
+          h("figcaption", {}, caption),
+          h("p", { class: "quiet" }, "This run has not recorded it."),
+        )
+        : table(caption, [
+          { head: "key", heading: true, cell: (row) => row.key },
+          { head: "value", cell: (row) => h("code", {}, row.value) },
+        ], of(json));
     settings.removeAttribute("aria-busy");
     settings.append(
       h(

@@ -203,11 +203,13 @@ export const runs: View = async ({ content, parameters, signal, title, remember,
       {
         head: "run",
         heading: true,
-        cell: ({ run_id }) => h("a", { href: `#/run/${run_id}` }, run_id),
+        cell: ({ run_id }) => {
+          const cell = document.createDocumentFragment();
+          const said = annotations.get(run_id);
+          cell.append(h("a", { href: `#/run/${run_id}` }, run_id), ...said ? [saidOf(said)] : []);
+          return cell;
+        },
       },
-      ...(annotated.some(({ tags, note }) => tags.length > 0 || note !== "")
-        ? [{ head: "tags and note", cell: ({ run_id }: RunRow) => said(annotations.get(run_id)) }]
-        : []),
       { head: "state", cell: ({ state }) => stateBadge(state) },
       { head: "task", cell: ({ task }) => task },
       { head: "algorithm", cell: ({ algorithm }) => algorithm },
@@ -256,7 +258,7 @@ export const runs: View = async ({ content, parameters, signal, title, remember,
   }
 
   /** Tags, and the beginning of the note. */
-  function said({ tags, note } = { tags: [] as string[], note: "" }): HTMLElement {
+  function saidOf({ tags, note }: AnnotationRow): HTMLElement {
     const short = note.length > 60 ? `${note.slice(0, 59)}…` : note;
     return h(
       "div",
@@ -327,10 +329,11 @@ export const runs: View = async ({ content, parameters, signal, title, remember,
         head: name,
         heading: i === 0,
         cell: (row: GroupRow) => {
-          if (i > 0) return row[name] || "–";
+          if (!row[name]) return name === "tag" ? "no tag" : "–";
+          if (i > 0) return row[name];
           const query = new URLSearchParams({ ...filterParameters(), q: filter.search });
           for (const key of keys) query.set(key, row[key]!);
-          return row[name] ? h("a", { href: `#/runs?${query}` }, row[name]) : "–";
+          return h("a", { href: `#/runs?${query}` }, row[name]);
         },
       })),
       ...(by === "experiment"
@@ -346,15 +349,16 @@ export const runs: View = async ({ content, parameters, signal, title, remember,
       { head: "last news", cell: (row) => ago(row.updated_at) },
       {
         head: "curves",
-        cell: (row) =>
-          h(
-            "a",
-            {
-              href: `#/compare?runs=${row.names.join(",")}`,
-              "aria-label": `Compare the runs of ${keys.map((key) => row[key]).join(" ")}`,
-            },
-            row.runs > row.names.length ? `compare the newest ${row.names.length}` : "compare",
-          ),
+        cell: (row) => {
+          const text = row.runs > row.names.length
+            ? `compare the newest ${row.names.length}`
+            : "compare";
+          const which = keys.map((key) => row[key] || `no ${key}`).join(" ");
+          return h("a", {
+            href: `#/compare?runs=${row.names.join(",")}`,
+            "aria-label": `${text}: ${which}`,
+          }, text);
+        },
       },
     ];
     return table(`Runs by ${by}`, columns, found, { captionHidden: true });
