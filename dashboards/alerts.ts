@@ -4,6 +4,7 @@
 
 import * as alerting from "@grafana/grafana-foundation-sdk/alerting";
 import * as expr from "@grafana/grafana-foundation-sdk/expr";
+import { dashboards } from "./all.ts";
 import { dataSourceUid, pluginId, SqlQuery } from "./clickhouse.ts";
 
 export interface Alert {
@@ -20,6 +21,8 @@ export interface Alert {
   description: string;
   /** What a person does first. */
   action: string;
+  /** The panel that shows it: a dashboard's file and the panel's title. */
+  panel: readonly [dashboard: string, title: string];
 }
 
 const ownDataSource = { type: pluginId, uid: dataSourceUid };
@@ -28,6 +31,7 @@ const running = "state IN ('started', 'running')";
 export const alerts: Alert[] = [
   {
     uid: "sdpg-non-finite",
+    panel: ["run", "${run}: ${curve}"],
     title: "Numbers that are not finite",
     above: 0,
     for: "0s",
@@ -50,6 +54,7 @@ export const alerts: Alert[] = [
   },
   {
     uid: "sdpg-fault-rate",
+    panel: ["mesh", "Faults by kind"],
     title: "Many simulation faults",
     above: 1e-4,
     for: "2m",
@@ -75,6 +80,7 @@ export const alerts: Alert[] = [
   },
   {
     uid: "sdpg-throughput-drop",
+    panel: ["run", "Throughput"],
     title: "Training has become slow",
     above: 0.5,
     for: "3m",
@@ -105,6 +111,7 @@ export const alerts: Alert[] = [
   },
   {
     uid: "sdpg-memory-slope",
+    panel: ["resources", "Memory by service"],
     title: "Memory keeps growing",
     above: 200e6,
     for: "10m",
@@ -130,6 +137,7 @@ export const alerts: Alert[] = [
   },
   {
     uid: "sdpg-stalled-run",
+    panel: ["mesh", "Runs in progress"],
     title: "A run stands still",
     above: 600,
     for: "0s",
@@ -146,15 +154,22 @@ export const alerts: Alert[] = [
              toFloat64(dateDiff('second', greatest(r.updated_at, ifNull(s.newest, r.updated_at),
                                                    ifNull(m.newest, r.updated_at)), now64(9))) AS silent
       FROM runs AS r
-      LEFT JOIN (SELECT run_id, toNullable(max(time)) AS newest FROM scalars GROUP BY run_id) AS s
+      LEFT JOIN (
+          SELECT run_id, toNullable(max(time)) AS newest FROM scalars
+          WHERE run_id IN (SELECT run_id FROM runs WHERE ${running}) GROUP BY run_id
+      ) AS s
         ON s.run_id = r.run_id
-      LEFT JOIN (SELECT run_id, toNullable(max(time)) AS newest FROM resources GROUP BY run_id) AS m
+      LEFT JOIN (
+          SELECT run_id, toNullable(max(time)) AS newest FROM resources
+          WHERE run_id IN (SELECT run_id FROM runs WHERE ${running}) GROUP BY run_id
+      ) AS m
         ON m.run_id = r.run_id
       WHERE ${running} AND r.updated_at > now() - INTERVAL 7 DAY
       ORDER BY run`,
   },
   {
     uid: "sdpg-stalled-stream",
+    panel: ["mesh", "Runs in progress"],
     title: "Epochs do not arrive",
     above: 300,
     for: "0s",
@@ -175,13 +190,17 @@ export const alerts: Alert[] = [
           SELECT run_id, max(time) AS newest FROM resources
           WHERE time > now() - INTERVAL 1 MINUTE GROUP BY run_id
       ) AS m ON m.run_id = r.run_id
-      LEFT JOIN (SELECT run_id, toNullable(max(time)) AS newest FROM scalars GROUP BY run_id) AS s
+      LEFT JOIN (
+          SELECT run_id, toNullable(max(time)) AS newest FROM scalars
+          WHERE run_id IN (SELECT run_id FROM runs WHERE ${running}) GROUP BY run_id
+      ) AS s
         ON s.run_id = r.run_id
       WHERE ${running}
       ORDER BY run`,
   },
   {
     uid: "sdpg-telemetry-dropped",
+    panel: ["mesh", "Rows dropped, per second"],
     title: "Telemetry is lost",
     above: 0,
     for: "0s",
@@ -207,6 +226,7 @@ export const alerts: Alert[] = [
   },
   {
     uid: "sdpg-call-errors",
+    panel: ["mesh", "Calls that failed, per second"],
     title: "Calls between services fail",
     above: 0.05,
     for: "2m",
@@ -234,6 +254,7 @@ export const alerts: Alert[] = [
   },
   {
     uid: "sdpg-gpu-memory",
+    panel: ["gpu", "Memory in use, share"],
     title: "GPU memory is nearly full",
     above: 0.95,
     for: "5m",
@@ -277,6 +298,9 @@ export function ruleOf(alert: Alert) {
       action: alert.action,
     })
     .build();
+  const { uid: dashboardUid, panels } = dashboards[alert.panel[0]];
+  const panel = panels!.find(({ title }) => title === alert.panel[1]);
+  if (panel === undefined) throw new Error(`${alert.uid}: no panel ${alert.panel.join(": ")}`);
   const { uid, title, condition, data, noDataState, execErrState, annotations, labels } = rule;
   return {
     uid,
@@ -286,6 +310,8 @@ export function ruleOf(alert: Alert) {
     noDataState,
     execErrState,
     for: rule.for,
+    dashboardUid,
+    panelId: panel.id,
     annotations,
     labels,
   };

@@ -102,7 +102,9 @@ export const chosenAxis = (table: string) =>
       .join(", ")
   }, nan)`;
 
-/** SQL for a distance on the chosen axis of which the longest of the chosen runs has `points`. */
-export const chosenStep = (points: number) =>
-  `(${withAxis} SELECT greatest(max(${chosenAxis("s")}) / ${points}, 1e-9) FROM scalars AS s ` +
-  `WHERE s.run_id IN (${runs}))`;
+/**
+ * SQL for a distance on the chosen axis of which the longest of some rows has `points`. `rows` are of a table
+ * or view with the axes, named s: no more than the panel reads anyway.
+ */
+export const chosenStep = (points: number, rows: string) =>
+  `(${withAxis} SELECT greatest(max(${chosenAxis("s")}) / ${points}, 1e-9) FROM ${rows})`;

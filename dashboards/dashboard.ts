@@ -2,7 +2,7 @@
 
 import * as dashboard from "@grafana/grafana-foundation-sdk/dashboard";
 import type { Builder } from "@grafana/grafana-foundation-sdk/cog";
-import { type Link, type Part, row } from "./panels.ts";
+import type { Link, Part } from "./panels.ts";
 import { datasource } from "./variables.ts";
 
 export interface DashboardText {
@@ -13,6 +13,7 @@ export interface DashboardText {
   parts: Part[];
   /** The time shown first. */
   from?: string;
+  /** How often everything is asked again. The store shares its cores with a training. */
   refresh?: string;
 }
 
@@ -46,5 +47,3 @@ export const toRun = (column: string): Link => ({
   url: `/d/sdpg-run?var-run=\${__data.fields.${column}:percentencode}` +
     "&var-datasource=${datasource:percentencode}&${__url_time_range}",
 });
-
-export { row };

@@ -6,7 +6,8 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 import { alerts } from "./alerts.ts";
 import { chosenDataSource, dataSourceUid, pluginId } from "./clickhouse.ts";
 import { layout } from "./layout_for_tests.ts";
-import { dashboards, generate } from "./main.ts";
+import { dashboards } from "./all.ts";
+import { generate } from "./main.ts";
 
 const here = new URL("./", import.meta.url);
 const root = new URL("../", here);
@@ -148,16 +149,43 @@ describe.each(Object.entries(dashboards))("%s", (_, dashboard) => {
   });
 });
 
+test("every metric, attribute and table that is asked for is described", () => {
+  const text = Object.values(files).join("\n");
+  const registry = Deno.readTextFileSync(new URL("docs/registry.md", root));
+  const metrics = text.match(/\b(process|rl\.telemetry|hw\.gpu)\.[a-z_.]+[a-z](?=')/g)!;
+  expect(new Set(metrics).size).toBeGreaterThan(8);
+  for (const name of metrics) expect(registry, name).toContain(`\`${name}\``);
+  for (const size of ["call.duration", "request.size", "response.size"]) {
+    expect(text).toContain(`'.${size}'`);
+    for (const side of ["client", "server"]) expect(registry).toContain(`\`rpc.${side}.${size}\``);
+  }
+  const described = registry +
+    ["telemetry.md", "queries.md"].map((name) =>
+      Deno.readTextFileSync(new URL(`docs/${name}`, root))
+    ).join("");
+  for (const [, name] of text.matchAll(/Attributes\['([^']+)'\]/g)) {
+    if (name !== "service.instance.id") expect(registry, name).toContain(`\`${name}\``);
+  }
+  for (const [, name] of text.matchAll(/\b(?:FROM|JOIN) (?!decodeURLComponent)([a-z]\w+)/g)) {
+    expect(described, name).toMatch(
+      new RegExp(`\\b(${name}|${name.replace(/_(gauge|sum|histogram)$/, "_\\*")})`),
+    );
+  }
+});
+
 describe("provisioning", () => {
   const rules = JSON.parse(files["provisioning/alerting/sdpg.json"]).groups[0].rules;
 
   test("a rule has a limit, a summary, a description and what to do", () => {
     expect(rules.map(({ uid }: { uid: string }) => uid)).toEqual(alerts.map(({ uid }) => uid));
-    for (const { annotations, data, condition, title, labels } of rules) {
+    for (const rule of rules) {
+      const { annotations, data, condition, title, labels, dashboardUid, panelId } = rule;
       expect(Object.keys(annotations), title).toEqual(["summary", "description", "action"]);
       for (const text of Object.values(annotations)) {
         expect((text as string).length, title).toBeGreaterThan(20);
       }
+      const linked = Object.values(dashboards).find(({ uid }) => uid === dashboardUid)!;
+      expect(linked.panels!.map(({ id }) => id), title).toContain(panelId);
       expect(labels.severity).toMatch(/^(warning|critical)$/);
       const [question, limit] = data;
       expect([question.datasourceUid, question.model.datasource.uid]).toEqual([

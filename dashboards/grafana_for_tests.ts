@@ -15,6 +15,35 @@ export interface Asked {
   intervalMs: number;
 }
 
+/**
+ * What is chosen where a dashboard opens: everything, where there can be more than one. Runs, experiments and
+ * the time are those of a store.
+ */
+export const opened = (
+  dashboard: string,
+  runs: string[],
+  [fromMs, toMs]: [number, number],
+  values: Values = {},
+): Asked => ({
+  values: {
+    ...Object.fromEntries(
+      ["task", "algorithm", "preset", "seed", "service", "gpu"].map((name) => [name, ["$__all"]]),
+    ),
+    run: dashboard === "run" ? runs[0] : ["$__all"],
+    experiment: "",
+    curve: dashboard === "run" ? "critic_loss" : "evaluation",
+    axis: "wall_time_s",
+    threshold: "3000",
+    epoch: "newest",
+    side: "client",
+    ...values,
+  },
+  options: { run: runs },
+  fromMs,
+  toMs,
+  intervalMs: 10_000,
+});
+
 /** The statement that reaches the store. */
 export function sentBy(rawSql: string, asked: Asked): string {
   return expandMacros(interpolate(applyConditionalAll(rawSql, asked.values), asked), asked);

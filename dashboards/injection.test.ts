@@ -9,8 +9,15 @@ import { encodeMetric } from "@sdpg/common/otlp.ts";
 import { checkReadOnly } from "../services/telemetry/guard.ts";
 import { seededRuns, seedRuns } from "../services/telemetry/seeded_for_tests.ts";
 import { startTestService, type TestService } from "../services/telemetry/service_for_tests.ts";
-import { type Asked, interpolate, sentBy, type Value, type Values } from "./grafana_for_tests.ts";
-import { dashboards } from "./main.ts";
+import {
+  type Asked,
+  interpolate,
+  opened,
+  sentBy,
+  type Value,
+  type Values,
+} from "./grafana_for_tests.ts";
+import { dashboards } from "./all.ts";
 import { fresh, seedMesh, send } from "./seeded_for_tests.ts";
 
 vi.setConfig({ testTimeout: 600_000 });
@@ -143,26 +150,13 @@ afterAll(async () => {
   Deno.removeSync(home, { recursive: true });
 });
 
-const all = ["$__all"];
-const asked = (dashboard: string, values: Values = {}): Asked => ({
-  values: {
-    ...Object.fromEntries(
-      ["task", "algorithm", "preset", "seed", "service", "gpu"].map((name) => [name, all]),
-    ),
-    run: dashboard === "run" ? "ant-now" : all,
-    experiment: "none",
+const range: [number, number] = [(nowS - 700) * 1000, (nowS + 10) * 1000];
+const asked = (dashboard: string, values: Values = {}) =>
+  opened(dashboard, ["ant-now", "hopper-0", "walker-0"], range, {
     curve: "rewards",
-    axis: "wall_time_s",
-    threshold: "3000",
-    epoch: "newest",
     side: "server",
     ...values,
-  },
-  options: { run: ["hopper-0", "walker-0", "ant-now"] },
-  fromMs: (nowS - 700) * 1000,
-  toMs: (nowS + 10) * 1000,
-  intervalMs: 10_000,
-});
+  });
 
 /** A text as a literal of ClickHouse, escaped by hand: what the encoded value is compared with. */
 const literal = (text: string) => `'${text.replace(/[\\']/g, "\\$&").replaceAll("\0", "\\0")}'`;

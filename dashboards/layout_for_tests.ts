@@ -4,7 +4,7 @@
 //   deno run -A dashboards/layout_for_tests.ts
 
 import type { Dashboard, Panel, RowPanel } from "@grafana/grafana-foundation-sdk/dashboard";
-import { dashboards } from "./main.ts";
+import { dashboards } from "./all.ts";
 
 /** Panels as letters in the order of the list; "#" where two lie on each other, "." where nothing is. */
 export function layout(dashboard: Dashboard): string {

@@ -8,10 +8,14 @@ import * as variables from "./variables.ts";
 
 const noRuns = "No run has this curve: choose other runs, or another curve, above";
 
+/** Rows of the chosen curve, and how far apart its points are drawn. */
+const ofCurve = `curves AS s WHERE s.run_id IN (${runs}) AND s.name = ${chosen("curve")}`;
+const step = chosenStep(200, ofCurve);
+
 /** The curve's mean over the seeds of each experiment, at 200 points of the chosen axis. */
 const means = `
       FROM learning_curves(runs = ${runs}, name = ${chosen("curve")}, axis = ${chosen("axis")},
-                           step = ${chosenStep(200)})`;
+                           step = ${step})`;
 
 const overlay = overAxis({
   title: "${curve}: mean over seeds, by experiment",
@@ -56,7 +60,7 @@ const withInterval = overAxis({
           ) AS p
           INNER JOIN experiments AS e ON e.run_id = p.run_id
           WHERE e.experiment = ${chosen("experiment")}
-          GROUP BY p.run_id, e.seed, floor(p.at / ${chosenStep(200)})
+          GROUP BY p.run_id, e.seed, floor(p.at / ${step})
       )
       WHERE isFinite(value) AND isFinite(x)
       ORDER BY x, series`,
@@ -147,11 +151,18 @@ const bySeed = rows({
       ORDER BY experiment, seed, run`,
 });
 
+/** Reward terms of the experiment that a panel is repeated for. */
+const terms = `scalars AS s
+          WHERE s.run_id IN (${runs}) AND startsWith(s.name, 'reward_term/')
+            AND s.run_id IN (SELECT run_id FROM experiments WHERE experiment = ${
+  chosen("experiment")
+})`;
+
 const rewardTerms = overAxis({
   title: "${experiment}: reward by term",
   description:
-    "What the training reward of an epoch is made of: each term's mean over the seeds, per step of a " +
-    "nominal environment. A policy that games one term shows here first.",
+    "What a nominal environment earned by each term in a segment, mean over nominals and seeds; the terms " +
+    "add up to rollout_reward. A policy that games one term shows here first.",
   empty: "This experiment recorded no reward terms",
   width: 12,
   sql: `
@@ -159,13 +170,10 @@ const rewardTerms = overAxis({
       SELECT avg(at) AS x, substring(name, length('reward_term/') + 1) AS series, avg(reward) AS value
       FROM (
           SELECT ${chosenAxis("s")} AS at, toString(s.name) AS name, s.value AS reward
-          FROM scalars AS s
-          INNER JOIN experiments AS e ON e.run_id = s.run_id
-          WHERE s.run_id IN (${runs}) AND startsWith(s.name, 'reward_term/')
-            AND e.experiment = ${chosen("experiment")} AND isFinite(s.value)
+          FROM ${terms} AND isFinite(s.value)
       )
       WHERE isFinite(at)
-      GROUP BY name, floor(at / ${chosenStep(200)})
+      GROUP BY name, floor(at / ${chosenStep(200, terms)})
       ORDER BY x, series`,
 }).repeat("experiment").repeatDirection("h").maxPerRow(2);
 
@@ -181,6 +189,7 @@ export const learning = makeDashboard({
     variables.threshold(),
     variables.experiment(),
   ],
+  refresh: "5m",
   parts: [
     row("All experiments"),
     overlay,

@@ -1,22 +1,9 @@
 // deno task dashboards: writes dist/ anew from the TypeScript beside this file. dist/ is committed, and a test
 // compares the two.
 
-import type { Dashboard } from "@grafana/grafana-foundation-sdk/dashboard";
 import { alerts, ruleOf } from "./alerts.ts";
+import { dashboards } from "./all.ts";
 import { dataSourceUid, pluginId } from "./clickhouse.ts";
-import { gpu } from "./gpu.ts";
-import { learning } from "./learning.ts";
-import { mesh } from "./mesh.ts";
-import { resources } from "./resources.ts";
-import { oneRun } from "./run.ts";
-
-export const dashboards: Record<string, Dashboard> = {
-  learning,
-  run: oneRun,
-  resources,
-  mesh,
-  gpu,
-};
 
 /** Every file of dist/, by its path there. */
 export function generate(): Record<string, string> {

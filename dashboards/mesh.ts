@@ -321,10 +321,15 @@ const alive = rows({
       FROM runs AS r
       LEFT JOIN (
           SELECT run_id, toNullable(max(iteration)) AS epochs, toNullable(max(time)) AS newest
-          FROM scalars GROUP BY run_id
+          FROM scalars
+          WHERE run_id IN (SELECT run_id FROM runs WHERE state IN ('started', 'running'))
+          GROUP BY run_id
       ) AS s ON s.run_id = r.run_id
       LEFT JOIN (
-          SELECT run_id, toNullable(max(time)) AS newest FROM resources GROUP BY run_id
+          SELECT run_id, toNullable(max(time)) AS newest
+          FROM resources
+          WHERE run_id IN (SELECT run_id FROM runs WHERE state IN ('started', 'running'))
+          GROUP BY run_id
       ) AS m ON m.run_id = r.run_id
       WHERE r.state IN ('started', 'running')
       ORDER BY state_age`,
@@ -335,7 +340,6 @@ export const mesh = makeDashboard({
   title: "SDPG: mesh",
   description: "Health of the services: calls, processes, queues, faults",
   from: "now-1h",
-  refresh: "10s",
   variables: [...variables.manyRuns(), variables.service(), variables.side()],
   parts: [
     row("Runs"),

@@ -13,8 +13,8 @@ import {
 } from "../services/telemetry/seeded_for_tests.ts";
 import { startTestService, type TestService } from "../services/telemetry/service_for_tests.ts";
 import type { ClickHouseQuery } from "./clickhouse.ts";
-import { type Asked, sentBy, type Values } from "./grafana_for_tests.ts";
-import { dashboards } from "./main.ts";
+import { opened, sentBy, type Values } from "./grafana_for_tests.ts";
+import { dashboards } from "./all.ts";
 import { callsPerSample, failuresPerSample, fresh, method, seedMesh } from "./seeded_for_tests.ts";
 
 vi.setConfig({ testTimeout: 120_000 });
@@ -34,29 +34,11 @@ afterAll(async () => {
   Deno.removeSync(home, { recursive: true });
 });
 
-const all = ["$__all"];
-const runNames = [...seededRuns.map(({ runId }) => runId), "ant-now", "ant-live"];
-
-/** What is chosen where a dashboard opens, but for the run and the experiment, which are those of a test. */
-const asked = (dashboard: string, values: Values = {}): Asked => ({
-  values: {
-    ...Object.fromEntries(
-      ["task", "algorithm", "preset", "seed", "service", "gpu"].map((name) => [name, all]),
-    ),
-    run: dashboard === "run" ? "ant-now" : all,
-    experiment,
-    curve: dashboard === "run" ? "critic_loss" : "evaluation",
-    axis: "wall_time_s",
-    threshold: "3000",
-    epoch: "newest",
-    side: "server",
-    ...values,
-  },
-  options: { run: runNames },
-  fromMs: (nowS - 700) * 1000,
-  toMs: (nowS + 10) * 1000,
-  intervalMs: 10_000,
-});
+/** The newest first, as the list has them. */
+const runNames = ["ant-now", "ant-live", ...seededRuns.map(({ runId }) => runId)];
+const range: [number, number] = [(nowS - 700) * 1000, (nowS + 10) * 1000];
+const asked = (dashboard: string, values: Values = {}) =>
+  opened(dashboard, runNames, range, { experiment, side: "server", ...values });
 
 interface Answer {
   names: string[];
@@ -414,7 +396,7 @@ describe("variables", () => {
     algorithm: ["sdpg"],
     preset: ["cpu"],
     seed: ["0", "1", "2", "7"],
-    run: [...runNames].sort(),
+    run: runNames.toSorted(),
     service: ["gpu-sim", "learner"],
     gpu: ["GPU-0123456789abcdef"],
   };

@@ -178,6 +178,7 @@ export const resources = makeDashboard({
   description:
     "What runs cost: time to finish, memory of host and GPU, memory of each service over time",
   from: "now-7d",
+  refresh: "5m",
   variables: variables.manyRuns(),
   parts: [
     row("Cost of a result"),

@@ -7,6 +7,7 @@ import { logLines, number, overAxis, row, rows, trace } from "./panels.ts";
 import * as variables from "./variables.ts";
 
 const run = chosen("run");
+const ofRun = `scalars AS s WHERE s.run_id = ${run}`;
 const noRun = "No run of this name";
 
 const fact = (
@@ -88,7 +89,7 @@ const returns = overAxis({
               SELECT ${chosenAxis("s")} AS at, s.value AS reached FROM scalars AS s
               WHERE s.run_id = ${run} AND s.name = 'rewards' AND isFinite(s.value)
           ) AS p
-          GROUP BY floor(p.at / ${chosenStep(400)})
+          GROUP BY floor(p.at / ${chosenStep(400, ofRun)})
       )
       WHERE isFinite(x) AND isFinite(value)
       ORDER BY x, series`,
@@ -108,7 +109,7 @@ const scalars = (series: string, condition: string) => `
           WHERE s.run_id = ${run} AND ${condition} AND isFinite(s.value)
       )
       WHERE isFinite(at)
-      GROUP BY series, floor(at / ${chosenStep(400)})
+      GROUP BY series, floor(at / ${chosenStep(400, ofRun)})
       ORDER BY x, series`;
 
 const anyScalar = overAxis({
@@ -197,7 +198,7 @@ const throughput = overAxis({
                       WHERE s.run_id = ${run}
                   )
                   WHERE isFinite(at)
-                  GROUP BY floor(at / ${chosenStep(100)})
+                  GROUP BY floor(at / ${chosenStep(100, ofRun)})
               )
           )
           WHERE seconds > 0
