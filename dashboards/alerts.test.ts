@@ -9,7 +9,8 @@ import { send } from "./seeded_for_tests.ts";
 
 vi.setConfig({ testTimeout: 120_000 });
 
-const nowMs = Date.now();
+/** A little ahead, for what a busy machine takes from here to the last question. */
+const nowMs = Date.now() + 30_000;
 const minute = 60;
 
 interface Made {

@@ -188,7 +188,7 @@ export const alerts: Alert[] = [
       FROM runs AS r
       INNER JOIN (
           SELECT run_id, max(time) AS newest FROM resources
-          WHERE time > now() - INTERVAL 1 MINUTE GROUP BY run_id
+          WHERE time > now() - INTERVAL 2 MINUTE GROUP BY run_id
       ) AS m ON m.run_id = r.run_id
       LEFT JOIN (
           SELECT run_id, toNullable(max(time)) AS newest FROM scalars
