@@ -113,6 +113,7 @@ V direction(const Light& light, V pos, const Bodies& bodies) {
 constexpr float kEverywhere = 1e9f;
 constexpr ScreenBox kWholeScreen{-kEverywhere, kEverywhere, -kEverywhere, kEverywhere};
 constexpr ScreenBox kNowhere{kEverywhere, -kEverywhere, kEverywhere, -kEverywhere};
+bool is_whole(const ScreenBox& box) { return box.left == -kEverywhere; }
 ScreenBox both(const ScreenBox& a, const ScreenBox& b) {
   return {std::min(a.left, b.left), std::max(a.right, b.right), std::min(a.top, b.top),
           std::max(a.bottom, b.bottom)};
@@ -120,19 +121,10 @@ ScreenBox both(const ScreenBox& a, const ScreenBox& b) {
 // Added around every bound: rounding here and in the intersections is far below a pixel.
 constexpr double kMargin = 0.25;
 
-// Slopes u between which a disc of this radius around (x, depth) is seen, in the plane of u and
-// depth.
-void tangents(double x, double depth, double radius, double* low, double* high) {
-  const double square = depth * depth - radius * radius;
-  const double root = radius * std::sqrt(x * x + square);
-  *low = (x * depth - root) / square;
-  *high = (x * depth + root) / square;
-}
-
 struct Screen {
   const Frame* frame;
+  double pixels;  // per slope of 1
   ScreenBox box(double u0, double u1, double v0, double v1) const {
-    const double pixels = 1.0 / frame->scale;
     return {static_cast<float>(u0 * pixels - frame->shift_x - kMargin),
             static_cast<float>(u1 * pixels - frame->shift_x + kMargin),
             static_cast<float>(-v1 * pixels - frame->shift_y - kMargin),
@@ -142,10 +134,12 @@ struct Screen {
     const double depth = -c.z;
     // Around the camera or beside it; below the near plane nothing is seen anyway.
     if (depth < radius * 1.001 + 0.5 * frame->near) return kWholeScreen;
-    double u0, u1, v0, v1;
-    tangents(c.x, depth, radius, &u0, &u1);
-    tangents(c.y, depth, radius, &v0, &v1);
-    return box(u0, u1, v0, v1);
+    // Slopes of the tangents of a disc around (x, depth) in the plane of x and depth; likewise y.
+    const double square = depth * depth - radius * radius, inverse = 1 / square;
+    const double x = c.x * depth, root_x = radius * std::sqrt(c.x * c.x + square);
+    const double y = c.y * depth, root_y = radius * std::sqrt(c.y * c.y + square);
+    return box((x - root_x) * inverse, (x + root_x) * inverse, (y - root_y) * inverse,
+               (y + root_y) * inverse);
   }
   ScreenBox corners(V centre, const Axes& axes, V half) const {
     double u0 = kEverywhere, u1 = -kEverywhere, v0 = kEverywhere, v1 = -kEverywhere;
@@ -185,7 +179,7 @@ void bound(const Screen& screen, const Geom& geom, V centre, const Axes& axes, b
     *first = screen.sphere(centre - along, geom.size[0]);
     *last = screen.sphere(centre + along, geom.size[0]);
     // The hull holds only where both ends are in front of the camera.
-    if (first->left == -kEverywhere || last->left == -kEverywhere) *first = *last = kWholeScreen;
+    if (is_whole(*first) || is_whole(*last)) *first = *last = kWholeScreen;
   } else {
     *first = *last = screen.corners(middle, axes, half);
   }
@@ -299,21 +293,24 @@ void cast(const Frame& frame, bool cull, FrameLight* light) {
   }
 }
 
-// Where a light throws a shape's shadow on a plane: as long as the light is slanted.
-ScreenBox shadow_on(const Shape& plane, const V& towards, const Shape& shape,
-                    const Screen& screen) {
+// Bounds what a light throws of a shape on a plane: discs around the shadows of its core's ends,
+// as long as the light is slanted.
+void shadow_on(const Shape& plane, const V& towards, const Shape& shape, const Screen& screen,
+               ScreenBox* ends) {
   const V normal = vector(plane.axes[2]);
   const double slant = dot(normal, towards);
   const Core core = core_of(shape);
   // More than the rounding of the points on the plane.
   const double radius = (core.radius * 1.001 + 0.01) / slant;
-  if (slant < 0.05 || !(radius < kEverywhere)) return kWholeScreen;
-  ScreenBox box = kNowhere;
-  for (const V end : {core.from, core.from + core.along}) {
+  ends[0] = ends[1] = kWholeScreen;
+  if (slant < 0.05 || !(radius < kEverywhere)) return;
+  const auto disc = [&](V end) {
     const double height = dot(normal, end - vector(plane.centre));
-    box = both(box, screen.sphere(end - towards * (height / slant), radius));
-  }
-  return box;
+    return screen.sphere(end - towards * (height / slant), radius);
+  };
+  ends[0] = disc(core.from);
+  ends[1] = shape.geom->type == kCapsule ? disc(core.from + core.along) : ends[0];
+  if (is_whole(ends[0]) || is_whole(ends[1])) ends[0] = ends[1] = kWholeScreen;
 }
 
 void find_shadows(const Frame& frame, const Screen& screen, bool cull, Shape* plane) {
@@ -321,18 +318,15 @@ void find_shadows(const Frame& frame, const Screen& screen, bool cull, Shape* pl
   for (int l = 0; l < frame.lights; ++l) {
     const FrameLight& light = frame.light[l];
     const V towards = vector(light.towards);
-    if (!light.casts || dot(vector(plane->axes[2]), towards) <= 0) continue;
-    for (int i = 0; i < frame.casters; ++i) {
-      const bool real = i < frame.shapes && &frame.shape[i] != plane;
-      const ScreenBox box = !real  ? kNowhere
-                            : cull ? shadow_on(*plane, towards, frame.shape[i], screen)
-                                   : kWholeScreen;
-      plane->shadows = both(plane->shadows, box);
-      if (l != plane->light) continue;
-      plane->thrown[0][i] = box.left;
-      plane->thrown[1][i] = box.right;
-      plane->thrown[2][i] = box.top;
-      plane->thrown[3][i] = box.bottom;
+    if (!light.casts || (l != plane->light && dot(vector(plane->axes[2]), towards) <= 0)) continue;
+    for (int i = 0; i < frame.shapes; ++i) {
+      ScreenBox ends[2] = {kWholeScreen, kWholeScreen};
+      if (&frame.shape[i] == plane)
+        ends[0] = ends[1] = kNowhere;
+      else if (cull)
+        shadow_on(*plane, towards, frame.shape[i], screen, ends);
+      plane->shadows = both(plane->shadows, both(ends[0], ends[1]));
+      if (l == plane->light) std::copy(ends, ends + 2, plane->thrown[i]);
     }
   }
 }
@@ -340,11 +334,11 @@ void find_shadows(const Frame& frame, const Screen& screen, bool cull, Shape* pl
 }  // namespace
 
 std::size_t frame_memory(const Scene& scene) {
-  const std::size_t bytes = scene.geoms.size() * sizeof(Shape) +
-                            scene.lights.size() * sizeof(FrameLight) +
-                            (4 + kCasterRows * scene.lights.size() + 4 * planes_of(scene)) *
-                                padded_casters(scene) * sizeof(float) +
-                            static_cast<std::size_t>(scene.nbody) * 10 * sizeof(double);
+  const std::size_t bytes =
+      scene.geoms.size() * sizeof(Shape) + scene.lights.size() * sizeof(FrameLight) +
+      (4 + kCasterRows * scene.lights.size()) * padded_casters(scene) * sizeof(float) +
+      planes_of(scene) * scene.geoms.size() * 2 * sizeof(ScreenBox) +
+      static_cast<std::size_t>(scene.nbody) * 10 * sizeof(double);
   return (bytes + 63) / 64 * 64;
 }
 
@@ -355,11 +349,12 @@ void make_frame(const Scene& scene, const View& view, const float* pose, void* m
   const auto next_row = [&] { return std::exchange(row, row + padded_casters(scene)); };
   for (float*& casters : out->caster) casters = next_row();
   float* const of_lights = row;
-  row += (kCasterRows * scene.lights.size() + 4 * planes_of(scene)) * padded_casters(scene);
+  row += kCasterRows * scene.lights.size() * padded_casters(scene);
   double* body_pose = reinterpret_cast<double*>(row);
   double* com = body_pose + 7 * scene.nbody;
   out->shape = reinterpret_cast<Shape*>(com + 3 * scene.nbody);
   out->light = reinterpret_cast<FrameLight*>(out->shape + scene.geoms.size());
+  auto* thrown = reinterpret_cast<ScreenBox(*)[2]>(out->light + scene.lights.size());
   row = of_lights;
   for (int i = 0; i < 7 * scene.nbody; ++i) body_pose[i] = pose[i];
   if (scene.needs_com) subtree_com(scene, body_pose, com);
@@ -371,7 +366,7 @@ void make_frame(const Scene& scene, const View& view, const float* pose, void* m
   out->height = view.height;
   out->near = view.near;
   out->far = view.far;
-  out->scale = static_cast<float>(2 * std::tan(camera.fovy * M_PI / 360) / view.height);
+  out->scale = static_cast<float>(camera.height / view.height);
   out->shift_x = 0.5f - 0.5f * static_cast<float>(view.width);
   out->shift_y = 0.5f - 0.5f * static_cast<float>(view.height);
   out->background = pack(scene.background);
@@ -397,12 +392,16 @@ void make_frame(const Scene& scene, const View& view, const float* pose, void* m
     put(eye.axes.into(along * -1), placed.towards);
   }
 
-  const Screen screen{out};
+  const Screen screen{out, 1.0 / out->scale};
   out->planes = out->shapes = 0;
+  Axes body{};
+  const Geom* before = nullptr;
   for (const Geom& geom : scene.geoms) {
-    const Axes body = bodies.axes(geom.body);
+    if (before == nullptr || geom.body != before->body) body = bodies.axes(geom.body);
+    before = &geom;
     const V pos = bodies.pos(geom.body) + body.out_of(vector(geom.pos)) - eye.pos;
-    const Axes world = body * turned(geom.quat);
+    const Axes world =
+        body * Axes{vector(geom.axes[0]), vector(geom.axes[1]), vector(geom.axes[2])};
     const Axes axes{eye.axes.into(world.x), eye.axes.into(world.y), eye.axes.into(world.z)};
     const V centre = eye.axes.into(pos);
     const V origin = axes.into(centre * -1);
@@ -437,7 +436,7 @@ void make_frame(const Scene& scene, const View& view, const float* pose, void* m
   for (int l = 0; l < out->lights; ++l)
     if (out->light[l].casts && out->light[l].light->directional) cast(*out, cull, &out->light[l]);
   for (int i = 0; i < out->planes; ++i) {
-    for (float*& side : out->shape[i].thrown) side = next_row();
+    out->shape[i].thrown = std::exchange(thrown, thrown + scene.geoms.size());
     find_shadows(*out, screen, cull, &out->shape[i]);
   }
 }

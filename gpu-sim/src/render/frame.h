@@ -30,11 +30,10 @@ struct Shape {
   // Of a flat plane, if shadows are asked for: none lies outside the box.
   ScreenBox shadows;
   // If a single light casts them, which that is, else -1. Then: the two colours inside of a shadow,
-  // and the box of what each shape throws: left, right, top, bottom, each [casters], filled up with
-  // boxes that nothing touches.
+  // and the bound of what each shape throws, [shapes], as `ends`.
   int light;
   std::uint32_t shaded[2];
-  float* thrown[4];
+  ScreenBox (*thrown)[2];
 };
 
 // Rows of FrameLight::caster.

@@ -2,11 +2,14 @@
 // set and the flags of its instruction set; a thread of CUDA would be one lane.
 //
 // A pack covers a tile of the picture (4 x 4 pixels of 16 lanes), because shapes are compact: tiles
-// that touch one are fewer than strips. Three passes:
-//   ground  every tile: nearest plane, else the background;
+// that touch one are fewer than strips. Rows of tiles are drawn one after another:
+//   ground  nearest plane, else the background;
 //   shapes  one after another, those tiles that its bound on the screen touches: nearer hits;
-//   colour  every tile: the shapes seen in it are lit, and the tile is written out.
+//   shadows on a plane on which all lights are alike, one caster after another, likewise;
+//   colour  the shapes seen in each tile are lit, and the tile is written out.
 // Between them a pixel's depth and the number of its shape lie tile after tile in scratch memory.
+// Where no shape and no shadow can be, the colours of such a plane, or of the background, are
+// written at once, a strip of a line at a time.
 //
 // A lane's numbers never depend on its neighbours, and products and sums are rounded one by one
 // (-ffp-contract=off): all instruction sets draw the same bits.
@@ -15,6 +18,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "batch/philox.h"
 #include "core/simd.h"
@@ -40,15 +44,29 @@ struct Tiles {
   static constexpr int height = P::lanes / width;
 };
 
+// Tiles from `first` to before `end`, of a row or of a column.
+struct Span {
+  int first, end;
+};
+
 // Where each pass finds its memory.
 template <class P>
 struct Canvas {
   Frame frame;
   int columns, rows;  // tiles
-  float* depth;       // [rows][columns][lanes]
-  float* number;      // index into frame.shape, or -1
-  float* triangle;    // of its mesh; null in a scene without meshes
-  P lane_x, lane_y;   // place of each lane in its tile
+  // Of the row of tiles that is being drawn, [columns][lanes]:
+  float* depth;
+  float* number;    // index into frame.shape, or -1; then its colour
+  float* triangle;  // of its mesh; null in a scene without meshes
+  float* dark;      // 1 in a shadow on a flat plane, else 0; null where the view has no shadows
+  // Of the row a bit for each column: whether anything but a plain plane may be seen in the tile.
+  std::uint64_t* busy;
+  // [3][width, up to a pack more] of a plain plane: u of a line's pixels times each axis's x.
+  float* plain[3];
+  // [shapes]: rows that each one's bound touches, and the columns of the present row.
+  Span *shape_rows, *shape_columns;
+  P lane;            // its number
+  P lane_x, lane_y;  // place of each lane in its tile
 };
 
 template <class P>
@@ -285,36 +303,34 @@ SDPG_INLINE void with_type(ShapeType type, const Work& work) {
 // ---- ground and shapes
 
 template <class P>
-void draw_ground(const Canvas<P>& c) {
+SDPG_INLINE void draw_ground(const Canvas<P>& c, int row, Span columns) {
   const Frame& f = c.frame;
-  for (int row = 0; row < c.rows; ++row) {
-    for (int column = 0; column < c.columns; ++column) {
-      const Rays<P> rays = rays_of(c, column, row);
-      P depth = P(f.far), number = P(-1.0f);
-      for (int i = 0; i < f.planes; ++i) {
-        const Shape& s = f.shape[i];
-        const P t = hit<kPlane>(s, all_lanes<P>(s.origin), rays.local(s));
-        const auto nearer = (t >= f.near) & (t < depth);
-        depth = select(nearer, t, depth);
-        number = select(nearer, P(static_cast<float>(i)), number);
-      }
-      const int at = (row * c.columns + column) * P::lanes;
-      core::store(c.depth + at, depth);
-      core::store(c.number + at, number);
-      if (c.triangle != nullptr) core::store(c.triangle + at, P(-1.0f));
+  for (int column = columns.first; column < columns.end; ++column) {
+    const Rays<P> rays = rays_of(c, column, row);
+    P depth = P(f.far), number = P(-1.0f);
+    for (int i = 0; i < f.planes; ++i) {
+      const Shape& s = f.shape[i];
+      const P t = hit<kPlane>(s, all_lanes<P>(s.origin), rays.local(s));
+      const auto nearer = (t >= f.near) & (t < depth);
+      depth = select(nearer, t, depth);
+      number = select(nearer, P(static_cast<float>(i)), number);
     }
+    const int at = column * P::lanes;
+    core::store(c.depth + at, depth);
+    core::store(c.number + at, number);
+    if (c.triangle != nullptr) core::store(c.triangle + at, P(-1.0f));
+    if (c.dark != nullptr) core::store(c.dark + at, P(0.0f));
   }
 }
 
-// The first and past the last of `tiles` tiles that pixels from `low` to `high` touch.
-SDPG_INLINE void tile_range(float low, float high, int size, int tiles, int* first, int* end) {
+// Those of `tiles` tiles that pixels from `low` to `high` touch.
+SDPG_INLINE Span tile_range(float low, float high, int size, int tiles) {
   // Kept inside before becoming integers: a bound may be far outside, or no number where the
   // model's numbers are so large that the arithmetic overflows.
   const float most = static_cast<float>(tiles * size);
   const int from = low > 0 ? static_cast<int>(std::ceil(std::min(low, most))) : 0;
   const int to = high >= 0 ? static_cast<int>(std::floor(std::min(high, most))) : -1;
-  *first = from / size;
-  *end = to < 0 ? 0 : std::min(to / size + 1, tiles);
+  return {from / size, to < 0 ? 0 : std::min(to / size + 1, tiles)};
 }
 
 // The part of a bound that lies between two rows of pixels. The hull of two boxes is the union of
@@ -343,40 +359,47 @@ SDPG_INLINE void span(const ScreenBox& a, const ScreenBox& b, float top, float b
   *right = std::max(between(a.right, b.right, low), between(a.right, b.right, high));
 }
 
+template <class P>
+SDPG_INLINE Span rows_of(const Canvas<P>& c, const ScreenBox* ends) {
+  return tile_range(std::min(ends[0].top, ends[1].top), std::max(ends[0].bottom, ends[1].bottom),
+                    Tiles<P>::height, c.rows);
+}
+template <class P>
+SDPG_INLINE bool touches_row(const Canvas<P>&, const ScreenBox& box, int row) {
+  return box.top <= static_cast<float>((row + 1) * Tiles<P>::height - 1) &&
+         box.bottom >= static_cast<float>(row * Tiles<P>::height);
+}
+template <class P>
+SDPG_INLINE Span columns_of(const Canvas<P>& c, const ScreenBox* ends, int row) {
+  const int top = row * Tiles<P>::height;
+  float left, right;
+  span(ends[0], ends[1], static_cast<float>(top), static_cast<float>(top + Tiles<P>::height - 1),
+       &left, &right);
+  return tile_range(left, right, Tiles<P>::width, c.columns);
+}
+
 template <ShapeType type, class P>
-void draw_shape(const Canvas<P>& c, int index) {
-  constexpr int tile_width = Tiles<P>::width, tile_height = Tiles<P>::height;
+SDPG_INLINE void draw_shape(const Canvas<P>& c, int index, int row, Span columns) {
   const Frame& f = c.frame;
   const Shape& s = f.shape[index];
-  const ScreenBox &a = s.ends[0], &b = s.ends[1];
   const P own = P(static_cast<float>(index));
   const Vec3<P> origin = all_lanes<P>(s.origin);
-  int first_row, end_row;
-  tile_range(std::min(a.top, b.top), std::max(a.bottom, b.bottom), tile_height, c.rows, &first_row,
-             &end_row);
-  for (int row = first_row; row < end_row; ++row) {
-    float left, right;
-    span(a, b, static_cast<float>(row * tile_height),
-         static_cast<float>(row * tile_height + tile_height - 1), &left, &right);
-    int first, end;
-    tile_range(left, right, tile_width, c.columns, &first, &end);
-    for (int column = first; column < end; ++column) {
-      const int at = (row * c.columns + column) * P::lanes;
-      const P depth = core::load<P>(c.depth + at);
-      const Vec3<P> d = rays_of(c, column, row).local(s);
-      if constexpr (is_mesh(type)) {
-        P t = depth, triangle = P(-1.0f);
-        const auto nearer =
-            hit_mesh<false>(*s.geom->mesh, origin, d, f.near, core::all_lanes<P>(), &t, &triangle);
-        core::store(c.depth + at, t);
-        core::store(c.number + at, select(nearer, own, core::load<P>(c.number + at)));
-        core::store(c.triangle + at, select(nearer, triangle, core::load<P>(c.triangle + at)));
-      } else {
-        const P t = hit<type>(s, origin, d);
-        const auto nearer = (t >= f.near) & (t < depth);
-        core::store(c.depth + at, select(nearer, t, depth));
-        core::store(c.number + at, select(nearer, own, core::load<P>(c.number + at)));
-      }
+  for (int column = columns.first; column < columns.end; ++column) {
+    const int at = column * P::lanes;
+    const P depth = core::load<P>(c.depth + at);
+    const Vec3<P> d = rays_of(c, column, row).local(s);
+    if constexpr (is_mesh(type)) {
+      P t = depth, triangle = P(-1.0f);
+      const auto nearer =
+          hit_mesh<false>(*s.geom->mesh, origin, d, f.near, core::all_lanes<P>(), &t, &triangle);
+      core::store(c.depth + at, t);
+      core::store(c.number + at, select(nearer, own, core::load<P>(c.number + at)));
+      core::store(c.triangle + at, select(nearer, triangle, core::load<P>(c.triangle + at)));
+    } else {
+      const P t = hit<type>(s, origin, d);
+      const auto nearer = (t >= f.near) & (t < depth);
+      core::store(c.depth + at, select(nearer, t, depth));
+      core::store(c.number + at, select(nearer, own, core::load<P>(c.number + at)));
     }
   }
 }
@@ -394,6 +417,12 @@ SDPG_INLINE Vec3<P> turn_out(const Shape& s, const Vec3<P>& a) {
   return {a.x * s.axes[0][0] + a.y * s.axes[1][0] + a.z * s.axes[2][0],
           a.x * s.axes[0][1] + a.y * s.axes[1][1] + a.z * s.axes[2][1],
           a.x * s.axes[0][2] + a.y * s.axes[1][2] + a.z * s.axes[2][2]};
+}
+
+// And into it.
+template <class P>
+SDPG_INLINE Vec3<P> turn_in(const Shape& s, const Vec3<P>& a) {
+  return {dot(s.axes[0], a), dot(s.axes[1], a), dot(s.axes[2], a)};
 }
 
 // Outward normal of length 1, in the camera's frame, at the point p; `local` is the point in the
@@ -453,34 +482,37 @@ SDPG_INLINE Vec3<P> mesh_normal(const Shape& s, const float* triangle, std::uint
   return turn_out(s, n);
 }
 
-// What is seen of one shape in a tile.
+// What is seen in a tile of shapes of one look.
 template <class P>
 struct Surface {
-  const Shape* shape;
-  int index;
-  typename P::Bool own;  // lanes that show it
+  const Geom* geom;      // of one of them
+  P number;              // of the shape that each lane shows
+  typename P::Bool own;  // lanes that show one of them
   Vec3<P> p, n;          // point and normal, in the camera's frame
   // A sphere around the points, in m.
   float middle[3], radius;
 };
 
-// `column` and `row` of the tile, `depth` of its lanes.
+// The least number of all lanes.
 template <class P>
-SDPG_INLINE void bound(const Canvas<P>& c, int column, int row, const float* depth,
-                       Surface<P>* surface) {
+SDPG_INLINE float least(P x) {
+  if constexpr (P::lanes > 1) {
+    for (int step = P::lanes / 2; step > 0; step /= 2) {
+      typename P::Integers order;
+      for (int i = 0; i < P::lanes; ++i) order[i] = i ^ step;
+      x = min(x, P(__builtin_shuffle(x.v, order)));
+    }
+  }
+  return x[0];
+}
+
+template <class P>
+SDPG_INLINE void bound(const Canvas<P>& c, int column, int row, P depth, Surface<P>* surface) {
   constexpr float half_width = 0.5f * (Tiles<P>::width - 1);
   constexpr float half_height = 0.5f * (Tiles<P>::height - 1);
   const Frame& f = c.frame;
-  float low = f.far, high = 0;
-  std::uint32_t lanes = core::bits(surface->own);
-  // A plane is nearest and farthest in the corners of a whole tile.
-  if (surface->shape->geom->type == kPlane && core::all(surface->own))
-    lanes = 1u | 1u << (Tiles<P>::width - 1) | 1u << (P::lanes - Tiles<P>::width) |
-            1u << (P::lanes - 1);
-  for (; lanes != 0; lanes &= lanes - 1) {
-    low = std::min(low, depth[__builtin_ctz(lanes)]);
-    high = std::max(high, depth[__builtin_ctz(lanes)]);
-  }
+  const float low = least(select(surface->own, depth, f.far));
+  const float high = -least(select(surface->own, -depth, 0.0f));
   const float u = (static_cast<float>(column * Tiles<P>::width) + half_width + f.shift_x) * f.scale;
   const float v = (static_cast<float>(row * Tiles<P>::height) + half_height + f.shift_y) * -f.scale;
   const float t = 0.5f * (low + high);
@@ -552,10 +584,6 @@ SDPG_INLINE std::uint32_t in_the_way(const Canvas<P>& c, int block, const FrameL
     const P reach = touching(caster(3));
     near = core::bits(dot(off, off) <= reach * reach);
   }
-  // Nothing convex darkens itself where it faces the light.
-  if (surface.index >= block && surface.index < block + P::lanes &&
-      !is_mesh(surface.shape->geom->type))
-    near &= ~(1u << (surface.index - block));
   // A light in front of a plane is not behind it for anything seen.
   for (int index = block; index < std::min(f.planes, block + P::lanes); ++index) {
     const Shape& s = f.shape[index];
@@ -568,47 +596,64 @@ SDPG_INLINE std::uint32_t in_the_way(const Canvas<P>& c, int block, const FrameL
   return near;
 }
 
-// Whether any light that casts shadows may be kept from the surface.
-template <class P>
-SDPG_INLINE bool may_be_shadowed(const Canvas<P>& c, const Surface<P>& surface) {
-  for (int l = 0; l < c.frame.lights; ++l) {
-    const FrameLight& light = c.frame.light[l];
-    if (!light.casts) continue;
-    const Bundle rays = bundle(light, surface);
-    for (int block = 0; block < c.frame.casters; block += P::lanes)
-      if (in_the_way(c, block, light, rays, surface) != 0) return true;
+// Lanes where the shape stands between the points `p`, of which some are `asked` for, and a light
+// that is `distance` away in the direction of `d` in the geom's frame.
+template <ShapeType type, class P>
+SDPG_INLINE typename P::Bool in_between(const Shape& s, const Vec3<P>& p, const Vec3<P>& d,
+                                        P distance, typename P::Bool asked) {
+  const Vec3<P> o =
+      turn_in<P>(s, {p.x - P(s.centre[0]), p.y - P(s.centre[1]), p.z - P(s.centre[2])});
+  if constexpr (is_mesh(type)) {
+    P triangle = P(-1.0f);
+    return hit_mesh<true>(*s.geom->mesh, o, d, kOffSurface, asked, &distance, &triangle);
+  } else {
+    const P t = hit<type>(s, o, d);
+    return (t > kOffSurface) & (t < distance);
   }
-  return false;
 }
 
-// Lanes of the surface that a light does not reach. `towards` has length 1; the light is `distance`
-// away. near_of(block) has a bit for each of the block's shapes that may be in the way.
-template <class P, class Near>
+// Lanes of `asked` that a light does not reach. `towards` has length 1; the light is `distance`
+// away.
+template <class P>
 SDPG_INLINE typename P::Bool shadowed(const Canvas<P>& c, const Surface<P>& surface,
-                                      const Vec3<P>& towards, P distance, const Near& near_of) {
+                                      typename P::Bool asked, const FrameLight& light,
+                                      const Vec3<P>& towards, P distance) {
   const Frame& f = c.frame;
+  const Bundle rays = bundle(light, surface);
   auto dark = core::no_lanes<P>();
-  for (int block = 0; block < f.casters; block += P::lanes) {
-    for (std::uint32_t near = near_of(block); near != 0; near &= near - 1) {
-      const Shape& s = f.shape[block + __builtin_ctz(near)];
-      const Vec3<P> from{surface.p.x - P(s.centre[0]), surface.p.y - P(s.centre[1]),
-                         surface.p.z - P(s.centre[2])};
-      const Vec3<P> o{dot(s.axes[0], from), dot(s.axes[1], from), dot(s.axes[2], from)};
-      const Vec3<P> d{dot(s.axes[0], towards), dot(s.axes[1], towards), dot(s.axes[2], towards)};
+  for (int block = 0; block < f.shapes; block += P::lanes) {
+    for (std::uint32_t near = in_the_way(c, block, light, rays, surface); near != 0;
+         near &= near - 1) {
+      const int index = block + __builtin_ctz(near);
+      const Shape& s = f.shape[index];
+      // Nothing convex darkens itself where it faces the light.
+      auto lit = asked & (!dark);
+      if (!is_mesh(s.geom->type)) lit = lit & (surface.number != static_cast<float>(index));
+      if (!core::any(lit)) continue;
       with_type(s.geom->type, [&]<ShapeType kind>() {
-        if constexpr (is_mesh(kind)) {
-          P nearest = distance, triangle = P(-1.0f);
-          dark = dark | hit_mesh<true>(*s.geom->mesh, o, d, kOffSurface, surface.own & (!dark),
-                                       &nearest, &triangle);
-        } else {
-          const P t = hit<kind>(s, o, d);
-          dark = dark | ((t > kOffSurface) & (t < distance));
-        }
+        dark = dark | (lit & in_between<kind>(s, surface.p, turn_in(s, towards), distance, lit));
       });
-      if (core::bits(surface.own & (!dark)) == 0) return dark;
     }
+    if (core::bits(asked & (!dark)) == 0) break;
   }
   return dark;
+}
+
+// The shadow that a shape throws on a flat plane, whose number is `number`.
+template <ShapeType type, class P>
+SDPG_INLINE void draw_shadow(const Canvas<P>& c, P number, const Shape& s, const Vec3<P>& towards,
+                             int row, Span columns) {
+  const Vec3<P> d = turn_in(s, towards);
+  for (int column = columns.first; column < columns.end; ++column) {
+    const int at = column * P::lanes;
+    const P before = core::load<P>(c.dark + at);
+    const auto asked = (core::load<P>(c.number + at) == number) & (before == 0.0f);
+    if (!core::any(asked)) continue;
+    const P t = core::load<P>(c.depth + at);
+    const Rays<P> rays = rays_of(c, column, row);
+    const auto dark = in_between<type>(s, {rays.u * t, rays.v * t, -t}, d, P(INFINITY), asked);
+    core::store(c.dark + at, select(asked & dark, P(1.0f), before));
+  }
 }
 
 // x to a power, 0 for x <= 0; exponents are at least 0.
@@ -622,7 +667,7 @@ SDPG_INLINE P power(P x, float exponent) {
 // vertex.
 template <class P>
 SDPG_INLINE Colour<P> light_up(const Canvas<P>& c, const Surface<P>& surface) {
-  const Geom& g = *surface.shape->geom;
+  const Geom& g = *surface.geom;
   const Vec3<P>&p = surface.p, &n = surface.n;
   const Frame& f = c.frame;
   P lit[3], shine[3];
@@ -652,17 +697,17 @@ SDPG_INLINE Colour<P> light_up(const Canvas<P>& c, const Surface<P>& surface) {
     if (placed.casts) {
       // MuJoCo's shadows swallow all of the light, its ambient part too.
       auto reached = surface.own & (facing > 0.0f);
-      if (core::any(reached)) {
-        const Bundle rays = bundle(placed, surface);
-        reached = reached & (!shadowed(c, surface, towards, distance, [&](int block) {
-                    return in_the_way(c, block, placed, rays, surface);
-                  }));
-      }
+      if (core::any(reached))
+        reached = reached & (!shadowed(c, surface, reached, placed, towards, distance));
       if (!core::any(reached)) continue;
       strength = core::keep(reached, strength);
     }
-    for (int i = 0; i < 3; ++i)
-      lit[i] += strength * (P(light.ambient[i]) + facing * light.diffuse[i]);
+    // The whole strength needs no product.
+    const bool whole = light.directional && !placed.casts;
+    for (int i = 0; i < 3; ++i) {
+      const P more = P(light.ambient[i]) + facing * light.diffuse[i];
+      lit[i] += whole ? more : strength * more;
+    }
     const float *specular = light.specular,
                 strongest = std::max({specular[0], specular[1], specular[2]});
     if (g.specular > 0 && strongest > 0 && core::any(facing > 0.0f)) {
@@ -680,8 +725,8 @@ SDPG_INLINE Colour<P> light_up(const Canvas<P>& c, const Surface<P>& surface) {
 
 // Which of a checker's two colours: at (0+, 0+) the second, as MuJoCo lays its texture.
 template <class P>
-SDPG_INLINE typename P::Bool on_first(const Geom& g, P x, P y) {
-  const P sum = floor(x * g.squares[0]) + floor(y * g.squares[1]);
+SDPG_INLINE typename P::Bool on_first(const float* squares, P x, P y) {
+  const P sum = floor(x * squares[0]) + floor(y * squares[1]);
   const P half = sum * 0.5f;
   return floor(half) != half;
 }
@@ -705,83 +750,90 @@ SDPG_INLINE P packed(const Colour<P>& colour) {
                                     byte(colour.blue) << 16);
 }
 
-// Whether some of the pixels from (x, y) on are inside.
-SDPG_INLINE bool touches(const ScreenBox& box, int x, int width, int y, int height) {
-  return box.left <= static_cast<float>(x + width - 1) && box.right >= static_cast<float>(x) &&
-         box.top <= static_cast<float>(y + height - 1) && box.bottom >= static_cast<float>(y);
+// Whether some of the pixels of a tile are inside.
+template <class P>
+SDPG_INLINE bool touches(const Canvas<P>& c, const ScreenBox& box, int column, int row) {
+  return touches_row(c, box, row) &&
+         box.left <= static_cast<float>((column + 1) * Tiles<P>::width - 1) &&
+         box.right >= static_cast<float>(column * Tiles<P>::width);
 }
 
-template <ShapeType type, class P>
-SDPG_INLINE P colour(const Canvas<P>& c, int column, int row, int index, typename P::Bool own) {
-  const Shape& s = c.frame.shape[index];
-  const Geom& g = *s.geom;
-  const int at = (row * c.columns + column) * P::lanes;
-  const P t = core::load<P>(c.depth + at);
-  const Rays<P> rays = rays_of(c, column, row);
-  const auto local = [&](int axis) { return t * rays.along(s.axes[axis]) + P(s.origin[axis]); };
-  Surface<P> surface;
-  surface.shape = &s;
-  surface.index = index;
-  surface.own = own;
-  surface.p = {rays.u * t, rays.v * t, -t};
-  bool flat = type == kPlane && s.is_flat;
-  auto dark = core::no_lanes<P>();
-  const int x = column * Tiles<P>::width, y = row * Tiles<P>::height;
-  if (c.frame.shadows && !(flat && !touches(s.shadows, x, Tiles<P>::width, y, Tiles<P>::height))) {
-    if (flat && s.light >= 0) {
-      const float right = static_cast<float>(x + Tiles<P>::width - 1),
-                  bottom = static_cast<float>(y + Tiles<P>::height - 1);
-      const Vec3<P> towards = all_lanes<P>(c.frame.light[s.light].towards);
-      dark = shadowed(c, surface, towards, P(INFINITY), [&](int block) {
-        const auto side = [&](int k) { return core::load<P>(s.thrown[k] + block); };
-        return core::bits((side(0) <= right) & (side(1) >= static_cast<float>(x)) &
-                          (side(2) <= bottom) & (side(3) >= static_cast<float>(y)));
-      });
-    } else {
-      bound(c, column, row, c.depth + at, &surface);
-      flat = flat && !may_be_shadowed(c, surface);
-    }
-  }
-  if (flat) {
-    const auto shade = [&](int k) {
-      return select(dark, packed<P>(s.shaded[k]), packed<P>(s.flat[k]));
-    };
-    if (!g.checker) return shade(0);
-    return select(on_first(g, local(0), local(1)), shade(0), shade(1));
-  }
-  const Vec3<P> place{local(0), local(1), local(2)};
-  if constexpr (is_mesh(type))
-    surface.n = mesh_normal<P>(s, c.triangle + at, core::bits(own));
-  else
-    surface.n = normal<type>(s, surface.p, place);
-  Colour<P> lit = light_up(c, surface);
-  if (g.checker) {
-    const auto first = on_first(g, place.x, place.y);
-    lit.red = lit.red * select(first, P(g.first[0]), P(g.second[0]));
-    lit.green = lit.green * select(first, P(g.first[1]), P(g.second[1]));
-    lit.blue = lit.blue * select(first, P(g.first[2]), P(g.second[2]));
-  }
-  return packed(lit);
+// Of a plane on which all lights are alike, at (x, y) of its frame.
+template <class P>
+SDPG_INLINE P flat_colour(const Shape& s, const Geom& g, P x, P y, typename P::Bool dark) {
+  const auto shade = [&](int k) {
+    return select(dark, packed<P>(s.shaded[k]), packed<P>(s.flat[k]));
+  };
+  if (!g.checker) return shade(0);
+  return select(on_first(g.squares, x, y), shade(0), shade(1));
 }
 
 template <class P>
 SDPG_INLINE P colour_of_tile(const Canvas<P>& c, int column, int row) {
-  const float* number = c.number + (row * c.columns + column) * P::lanes;
-  const P numbers = core::load<P>(number);
-  P out = packed<P>(c.frame.background);
-  // Every shape that some lane shows, in turn.
-  for (std::uint32_t rest = core::bits(numbers >= 0.0f); rest != 0;) {
-    const float chosen = number[__builtin_ctz(rest)];
-    const int index = static_cast<int>(chosen);
-    const auto own = numbers == chosen;
-    if (index < c.frame.planes) {
-      out = select(own, colour<kPlane>(c, column, row, index, own), out);
-    } else {
-      with_type(c.frame.shape[index].geom->type, [&]<ShapeType type>() {
-        out = select(own, colour<type>(c, column, row, index, own), out);
-      });
+  const Frame& f = c.frame;
+  const int at = column * P::lanes;
+  const float* numbers = c.number + at;
+  const P number = core::load<P>(numbers), t = core::load<P>(c.depth + at);
+  const Rays<P> rays = rays_of(c, column, row);
+  Surface<P> surface;
+  surface.number = number;
+  surface.p = {rays.u * t, rays.v * t, -t};
+  P out = packed<P>(f.background);
+  const auto shape_of = [&](std::uint32_t lanes) -> const Shape& {
+    return f.shape[static_cast<int>(numbers[__builtin_ctz(lanes)])];
+  };
+  const auto local = [&](const Shape& s, int axis) {
+    return t * rays.along(s.axes[axis]) + P(s.origin[axis]);
+  };
+  // Every look that some lane shows, in turn.
+  for (std::uint32_t rest = core::bits(number >= 0.0f); rest != 0;) {
+    const Shape& first = shape_of(rest);
+    const Geom& g = *first.geom;
+    surface.geom = &g;
+    surface.own = number == numbers[__builtin_ctz(rest)];
+    if (first.is_flat &&
+        !(f.shadows && first.light < 0 && touches(c, first.shadows, column, row))) {
+      auto dark = core::no_lanes<P>();
+      if (f.shadows && first.light >= 0) dark = core::load<P>(c.dark + at) > 0.0f;
+      out = select(surface.own, flat_colour(first, g, local(first, 0), local(first, 1), dark), out);
+      rest &= ~core::bits(surface.own);
+      continue;
     }
-    rest &= ~core::bits(own);
+    P x = P(0.0f), y = P(0.0f);
+    const auto add = [&](const Shape& s, typename P::Bool own, bool only) {
+      with_type(s.geom->type, [&]<ShapeType type>() {
+        const Vec3<P> place{local(s, 0), local(s, 1), local(s, 2)};
+        Vec3<P> n;
+        if constexpr (is_mesh(type))
+          n = mesh_normal<P>(s, c.triangle + at, core::bits(own));
+        else
+          n = normal<type>(s, surface.p, place);
+        surface.n = only ? n
+                         : Vec3<P>{select(own, n.x, surface.n.x), select(own, n.y, surface.n.y),
+                                   select(own, n.z, surface.n.z)};
+        x = place.x;
+        y = place.y;
+      });
+      rest &= ~core::bits(own);
+    };
+    add(first, surface.own, true);
+    for (std::uint32_t others = rest; others != 0;) {
+      const Shape& s = shape_of(others);
+      const auto own = number == numbers[__builtin_ctz(others)];
+      others &= ~core::bits(own);
+      if (s.geom->look != g.look) continue;
+      surface.own = surface.own | own;
+      add(s, own, false);
+    }
+    if (f.shadows) bound(c, column, row, t, &surface);
+    Colour<P> lit = light_up(c, surface);
+    if (g.checker) {
+      const auto on = on_first(g.squares, x, y);
+      lit.red = lit.red * select(on, P(g.first[0]), P(g.second[0]));
+      lit.green = lit.green * select(on, P(g.first[1]), P(g.second[1]));
+      lit.blue = lit.blue * select(on, P(g.first[2]), P(g.second[2]));
+    }
+    out = select(surface.own, packed(lit), out);
   }
   return out;
 }
@@ -806,86 +858,310 @@ SDPG_INLINE void write_tile(const Canvas<P>& c, int column, int row, const T* va
                 sizeof(T) * std::min(tile_width, c.frame.width - x));
 }
 
+// The first `count` bytes, below 16.
+SDPG_INLINE void put(const unsigned char* from, int count, unsigned char* to) {
+  const auto part = [&](std::size_t bytes) {
+    std::memcpy(to, from, bytes);
+    to += bytes;
+    from += bytes;
+  };
+  if (count & 8) part(8);
+  if (count & 4) part(4);
+  if (count & 2) part(2);
+  if (count & 1) part(1);
+}
+
 template <class T, int bytes>
 struct Vector {
   typedef T type __attribute__((vector_size(bytes)));
 };
 
-// The bytes of one colour in four tiles side by side, a row of theirs after another.
+// Colours of four pixels in a row become four bytes of each colour: red, green, blue, and nothing.
 template <class P>
-SDPG_INLINE auto band(const typename P::Integers* tile, int shift) {
+SDPG_INLINE typename P::Integers by_colour(P rgb) {
   using Bytes = typename Vector<unsigned char, 4 * P::lanes>::type;
-  const auto level = [&](int k) { return tile[k] >> shift & 255; };
-  // Of each tile's pixel four bytes in a row, one per tile; turned, four pixels of each tile.
-  const auto mixed = (Bytes)(level(0) | level(1) << 8 | level(2) << 16 | level(3) << 24);
   Bytes order;
   for (int i = 0; i < 4 * P::lanes; ++i)
     order[i] = static_cast<unsigned char>(i / 16 * 16 + i % 4 * 4 + i / 4 % 4);
-  return __builtin_shuffle(mixed, order);
+  return (typename P::Integers)__builtin_shuffle((Bytes)rgb.v, order);
 }
 
-// Writes the colours of a row of tiles, which lie where their numbers were.
+// The same numbers in another order: number i of the result is number at(i) of the pairs (a, b).
+template <class I, class At>
+SDPG_INLINE I mixed(I a, I b, const At& at) {
+  I order;
+  for (int i = 0; i < static_cast<int>(sizeof(I) / 4); ++i) order[i] = at(i);
+  return __builtin_shuffle(a, b, order);
+}
+
+// Writes the colours of tiles, which lie where their numbers were; what lies to the right of them
+// must be written later.
 template <class P>
-SDPG_INLINE void write_colours(const Canvas<P>& c, int row, unsigned char* pixels) {
+SDPG_INLINE void write_colours(const Canvas<P>& c, int row, Span columns, unsigned char* pixels) {
+  constexpr int lanes = P::lanes;
   const int width = c.frame.width, y = row * Tiles<P>::height;
-  const int lines = std::min(Tiles<P>::height, c.frame.height - y);
   const std::size_t plane = static_cast<std::size_t>(width) * c.frame.height;
-  const float* rgb = c.number + row * c.columns * P::lanes;
-  if constexpr (P::lanes == 1) {
-    for (int x = 0; x < width; ++x)
+  unsigned char* const line = pixels + static_cast<std::size_t>(y) * width;
+  if constexpr (lanes == 1) {
+    for (int x = columns.first; x < columns.end; ++x)
       for (int k = 0; k < 3; ++k)
-        pixels[k * plane + static_cast<std::size_t>(y) * width + x] =
-            static_cast<unsigned char>(core::integer_bits(core::load<P>(rgb + x)) >> (8 * k) & 255);
+        line[k * plane + x] = static_cast<unsigned char>(
+            core::integer_bits(core::load<P>(c.number + x)) >> (8 * k) & 255);
   } else {
-    // From right to left: what a store writes past the end of a line is the start of a later one,
-    // which is written after it.
-    for (int first = (c.columns - 1) / 4 * 4; first >= 0; first -= 4) {
-      typename P::Integers tile[4];
+    using Integers = typename P::Integers;
+    const int lines = std::min(Tiles<P>::height, c.frame.height - y);
+    // Four side by side: 16 bytes of each line.
+    for (int first = columns.first; first < columns.end; first += 4) {
+      Integers tile[4];
       for (int k = 0; k < 4; ++k)
-        tile[k] =
-            core::integer_bits(core::load<P>(rgb + std::min(first + k, c.columns - 1) * P::lanes));
+        tile[k] = by_colour(core::load<P>(c.number + std::min(first + k, columns.end - 1) * lanes));
+      // Within the four numbers of a line: red and green, or blue, of two tiles; then of four.
+      const auto pair = [](Integers a, Integers b, int half) {
+        return mixed(a, b, [&](int i) { return i / 4 * 4 + half + i % 4 / 2 + i % 2 * lanes; });
+      };
+      const auto four = [](Integers a, Integers b, int half) {
+        return mixed(a, b, [&](int i) { return i / 4 * 4 + half + i % 2 + i % 4 / 2 * lanes; });
+      };
+      const Integers left = pair(tile[0], tile[1], 0), right = pair(tile[2], tile[3], 0);
+      const Integers bytes[3] = {four(left, right, 0), four(left, right, 2),
+                                 four(pair(tile[0], tile[1], 2), pair(tile[2], tile[3], 2), 0)};
       const int x = first * Tiles<P>::width;
       for (int k = 0; k < 3; ++k) {
-        const auto bytes = band<P>(tile, 8 * k);
         for (int i = 0; i < lines; ++i) {
-          const std::size_t at = static_cast<std::size_t>(y + i) * width + x;
-          const auto* from = reinterpret_cast<const unsigned char*>(&bytes) + 16 * i;
-          if (at + 16 <= plane)
-            std::memcpy(pixels + k * plane + at, from, 16);
+          const auto* from = reinterpret_cast<const unsigned char*>(&bytes[k]) + 16 * i;
+          unsigned char* const to = line + k * plane + static_cast<std::size_t>(i) * width + x;
+          if (x + 16 <= width)
+            std::memcpy(to, from, 16);
           else
-            std::memcpy(pixels + k * plane + at, from, std::min(16, width - x));
+            put(from, width - x, to);
         }
       }
     }
   }
 }
 
+// Whether tiles without shapes and shadows show nothing but a single flat plane or the background.
+inline bool is_plain(const Frame& f) {
+  return f.planes == 0 || (f.planes == 1 && f.shape[0].is_flat);
+}
+
+// Writes the bytes of the next `lanes` pixels of a line, of which `count` lie in it.
 template <class P>
-void draw_colour(const Canvas<P>& c, unsigned char* pixels) {
-  for (int row = 0; row < c.rows; ++row) {
-    for (int column = 0; column < c.columns; ++column)
-      core::store(c.number + (row * c.columns + column) * P::lanes, colour_of_tile(c, column, row));
-    write_colours(c, row, pixels);
+SDPG_INLINE void write_strip(P rgb, int count, std::size_t plane, unsigned char* to) {
+  constexpr int lanes = P::lanes;
+  if constexpr (lanes == 1) {
+    for (int k = 0; k < 3; ++k)
+      to[k * plane] = static_cast<unsigned char>(core::integer_bits(rgb) >> (8 * k) & 255);
+  } else {
+    const auto sorted = by_colour(rgb);
+    const auto bytes =
+        mixed(sorted, sorted, [](int i) { return i % (lanes / 4) * 4 + i / (lanes / 4); });
+    const auto* from = reinterpret_cast<const unsigned char*>(&bytes);
+    for (int k = 0; k < 3; ++k) {
+      if (count >= lanes)
+        std::memcpy(to + k * plane, from + lanes * k, lanes);
+      else
+        put(from + lanes * k, count, to + k * plane);
+    }
+  }
+}
+
+// Works out what of a plain plane's points is the same in all lines.
+template <class P>
+SDPG_INLINE void prepare_plain(const Canvas<P>& c) {
+  const Frame& f = c.frame;
+  if (f.planes == 0) return;
+  for (int x = 0; x < f.width + P::lanes; x += P::lanes) {
+    const P u = (c.lane + P(static_cast<float>(x) + f.shift_x)) * f.scale;
+    for (int k = 0; k < 3; ++k) core::store(c.plain[k] + x, u * f.shape[0].axes[k][0]);
+  }
+}
+
+// Without alignment.
+template <class P>
+SDPG_INLINE P load_anywhere(const float* p) {
+  struct __attribute__((packed)) Anywhere {
+    typename P::Vector v;
+  };
+  return P(reinterpret_cast<const Anywhere*>(p)->v);
+}
+
+// A plain plane along a line of pixels: `plain` as the canvas has it, and what to add to it.
+struct PlainLine {
+  const float* plain[3];
+  float rest[3];
+};
+
+// Writes its colours from `left` to `right`. The whole of a line sees the plane, or not.
+template <bool whole, class P>
+SDPG_INLINE void write_line(const PlainLine line, const Frame& f, int left, int right,
+                            unsigned char* to) {
+  // Copies: for all that the compiler knows, the bytes written are those of the plane.
+  const Shape& s = f.shape[0];
+  const Geom& g = *s.geom;
+  const Vec3<P> origin = all_lanes<P>(s.origin);
+  const float size[2] = {g.size[0], g.size[1]}, squares[2] = {g.squares[0], g.squares[1]};
+  const P first = packed<P>(s.flat[0]), second = packed<P>(s.flat[1]);
+  const P background = packed<P>(f.background);
+  const float near = f.near, far = f.far;
+  const bool checker = g.checker;
+  const std::size_t plane = static_cast<std::size_t>(f.width) * f.height;
+  for (int start = left; start < right; start += P::lanes) {
+    // The last strip ends where the tiles end, or starts where they start.
+    const int x = std::max(std::min(start, right - P::lanes), left);
+    const auto along = [&](int k) { return load_anywhere<P>(line.plain[k] + x) + line.rest[k]; };
+    const Vec3<P> d{along(0), along(1), along(2)};
+    const P t = whole ? -origin.z / d.z : hit_plane(origin, d, size);
+    P rgb = first;
+    if (checker)
+      rgb = select(on_first(squares, t * d.x + origin.x, t * d.y + origin.y), first, second);
+    if (!whole) rgb = select((t >= near) & (t < far), rgb, background);
+    write_strip(rgb, right - x, plane, to + x);
+  }
+}
+
+// Writes the colours of such tiles.
+template <class P>
+SDPG_INLINE void write_plain(const Canvas<P>& c, int row, Span columns, unsigned char* pixels) {
+  const Frame& f = c.frame;
+  const int left = columns.first * Tiles<P>::width,
+            right = std::min(columns.end * Tiles<P>::width, f.width);
+  const int end = std::min((row + 1) * Tiles<P>::height, f.height);
+  const std::size_t plane = static_cast<std::size_t>(f.width) * f.height;
+  PlainLine line{{c.plain[0], c.plain[1], c.plain[2]}, {}};
+  for (int y = row * Tiles<P>::height; y < end; ++y) {
+    unsigned char* const to = pixels + static_cast<std::size_t>(y) * f.width;
+    bool sky = f.planes == 0, whole = false;
+    if (!sky) {
+      const Shape& s = f.shape[0];
+      const float v = (static_cast<float>(y) + f.shift_y) * -f.scale;
+      for (int k = 0; k < 3; ++k) line.rest[k] = v * s.axes[k][1] - s.axes[k][2];
+      // Along a line the plane's depth rises or falls, and rays turn from the sky to it at most
+      // once.
+      const float z[2] = {line.plain[2][left] + line.rest[2],
+                          line.plain[2][right - 1] + line.rest[2]};
+      sky = !(z[0] < 0) && !(z[1] < 0);
+      whole = z[0] < 0 && z[1] < 0 && !(s.geom->size[0] > 0) && !(s.geom->size[1] > 0);
+      for (const float each : z)
+        whole = whole && -s.origin[2] / each >= f.near && -s.origin[2] / each < f.far;
+    }
+    if (sky) {
+      for (int k = 0; k < 3; ++k)
+        std::memset(to + k * plane + left, static_cast<int>(f.background >> (8 * k) & 255),
+                    static_cast<std::size_t>(right - left));
+    } else if (whole) {
+      write_line<true, P>(line, f, left, right, to);
+    } else {
+      write_line<false, P>(line, f, left, right, to);
+    }
   }
 }
 
 template <class P>
-void write_depth(const Canvas<P>& c, unsigned char* pixels) {
-  for (int row = 0; row < c.rows; ++row)
-    for (int column = 0; column < c.columns; ++column)
-      write_tile(c, column, row, c.depth + (row * c.columns + column) * P::lanes, pixels);
+SDPG_INLINE void write_segmentation(const Canvas<P>& c, int row, int column,
+                                    unsigned char* pixels) {
+  const float* number = c.number + column * P::lanes;
+  std::int32_t ids[P::lanes];
+  for (int i = 0; i < P::lanes; ++i)
+    ids[i] = number[i] < 0 ? -1 : c.frame.shape[static_cast<int>(number[i])].geom->id;
+  write_tile(c, column, row, ids, pixels);
+}
+
+// ---- rows
+
+inline constexpr int kWord = 64;
+inline constexpr std::uint64_t kAllBits = ~std::uint64_t{0};
+
+template <class P>
+SDPG_INLINE void mark_busy(const Canvas<P>& c, Span columns) {
+  for (int word = columns.first / kWord; word * kWord < columns.end; ++word) {
+    const int from = std::max(columns.first - word * kWord, 0), to = columns.end - word * kWord;
+    c.busy[word] |= kAllBits << from & (to < kWord ? ~(kAllBits << to) : kAllBits);
+  }
+}
+// The first column from `from` on that is busy, or is not.
+template <class P>
+SDPG_INLINE int next_column(const Canvas<P>& c, int from, bool busy) {
+  for (int word = from / kWord; word * kWord < c.columns; ++word, from = word * kWord) {
+    const std::uint64_t bits = (busy ? c.busy[word] : ~c.busy[word]) & kAllBits << from % kWord;
+    if (bits != 0) return std::min(word * kWord + __builtin_ctzll(bits), c.columns);
+  }
+  return c.columns;
+}
+
+// Calls `work` with each shape that may throw a shadow on a flat plane in this row, and where.
+template <class P, class Work>
+SDPG_INLINE void each_shadow(const Canvas<P>& c, const Shape& plane, int row, const Work& work) {
+  if (!plane.is_flat || plane.light < 0 || !touches_row(c, plane.shadows, row)) return;
+  for (int i = 0; i < c.frame.shapes; ++i) {
+    const ScreenBox* ends = plane.thrown[i];
+    if (!touches_row(
+            c, {0, 0, std::min(ends[0].top, ends[1].top), std::max(ends[0].bottom, ends[1].bottom)},
+            row))
+      continue;
+    const Span columns = columns_of(c, ends, row);
+    if (columns.first < columns.end) work(i, columns);
+  }
+}
+
+// Finds the tiles of the row in which shapes and shadows may be.
+template <class P>
+SDPG_INLINE void find_busy(const Canvas<P>& c, int row) {
+  const Frame& f = c.frame;
+  for (int i = f.planes; i < f.shapes; ++i) {
+    if (row < c.shape_rows[i].first || row >= c.shape_rows[i].end) continue;
+    c.shape_columns[i] = columns_of(c, f.shape[i].ends, row);
+    mark_busy(c, c.shape_columns[i]);
+  }
+  if (!f.shadows) return;
+  for (int i = 0; i < f.planes; ++i) {
+    const Shape& plane = f.shape[i];
+    if (!plane.is_flat) continue;
+    each_shadow(c, plane, row, [&](int, Span columns) { mark_busy(c, columns); });
+    if (plane.light < 0 && touches_row(c, plane.shadows, row))
+      mark_busy(c, tile_range(plane.shadows.left, plane.shadows.right, Tiles<P>::width, c.columns));
+  }
 }
 
 template <class P>
-void write_segmentation(const Canvas<P>& c, unsigned char* pixels) {
-  for (int row = 0; row < c.rows; ++row) {
-    for (int column = 0; column < c.columns; ++column) {
-      const float* number = c.number + (row * c.columns + column) * P::lanes;
-      std::int32_t ids[P::lanes];
-      for (int i = 0; i < P::lanes; ++i)
-        ids[i] = number[i] < 0 ? -1 : c.frame.shape[static_cast<int>(number[i])].geom->id;
-      write_tile(c, column, row, ids, pixels);
+void draw_row(const Canvas<P>& c, Kind kind, bool plain, int row, unsigned char* pixels) {
+  const Frame& f = c.frame;
+  for (int word = 0; word * kWord < c.columns; ++word) c.busy[word] = plain ? 0 : kAllBits;
+  find_busy(c, row);
+  for (Span run{0, 0}; (run.first = next_column(c, run.end, true)) < c.columns;) {
+    run.end = next_column(c, run.first, false);
+    draw_ground(c, row, run);
+  }
+  for (int i = f.planes; i < f.shapes; ++i) {
+    if (row < c.shape_rows[i].first || row >= c.shape_rows[i].end) continue;
+    with_type(f.shape[i].geom->type,
+              [&]<ShapeType type>() { draw_shape<type>(c, i, row, c.shape_columns[i]); });
+  }
+  for (int i = 0; f.shadows && kind == Kind::kRgb && i < f.planes; ++i) {
+    each_shadow(c, f.shape[i], row, [&](int caster, Span columns) {
+      const Vec3<P> towards = all_lanes<P>(f.light[f.shape[i].light].towards);
+      with_type(f.shape[caster].geom->type, [&]<ShapeType type>() {
+        draw_shadow<type>(c, P(static_cast<float>(i)), f.shape[caster], towards, row, columns);
+      });
+    });
+  }
+  for (Span run{0, 0}; run.end < c.columns;) {
+    run.first = run.end;
+    run.end = next_column(c, run.first, true);
+    if (run.first < run.end) {
+      write_plain(c, row, run, pixels);
+      continue;
     }
+    run.end = next_column(c, run.first, false);
+    for (int column = run.first; column < run.end; ++column) {
+      if (kind == Kind::kRgb)
+        core::store(c.number + column * P::lanes, colour_of_tile(c, column, row));
+      else if (kind == Kind::kDepth)
+        write_tile(c, column, row, c.depth + column * P::lanes, pixels);
+      else
+        write_segmentation(c, row, column, pixels);
+    }
+    if (kind == Kind::kRgb) write_colours(c, row, run, pixels);
   }
 }
 
@@ -910,16 +1186,26 @@ inline void add_noise(const Frame& f, const NoiseKey& key, float amplitude, unsi
 
 // ---- the table
 
+// What the passes need beside make_frame()'s memory, in bytes.
 template <class P>
-std::size_t tiles(const View& view) {
-  const auto up = [](int n, int size) { return static_cast<std::size_t>((n + size - 1) / size); };
-  return up(view.width, Tiles<P>::width) * up(view.height, Tiles<P>::height);
-}
+struct Needs {
+  std::size_t tiles;  // one array of a row of tiles
+  std::size_t arrays, line, spans, busy;
+  Needs(const Scene& scene, const View& view) {
+    const auto up = [](std::size_t n, std::size_t to) { return (n + to - 1) / to * to; };
+    const std::size_t columns = up(view.width, Tiles<P>::width) / Tiles<P>::width;
+    tiles = up(columns * P::lanes * sizeof(float), 64);
+    arrays = 2 + !scene.meshes.empty() + view.shadows;
+    line = up((view.width + P::lanes) * sizeof(float), 64);
+    spans = up(scene.geoms.size() * sizeof(Span), 64);
+    busy = up(up(columns, 64) / 8, 64);
+  }
+  std::size_t bytes() const { return arrays * tiles + 3 * line + 2 * spans + busy; }
+};
 
 template <class P>
 std::size_t scratch_bytes(const Scene& scene, const View& view) {
-  const std::size_t numbers = tiles<P>(view) * P::lanes * sizeof(float);
-  return frame_memory(scene) + (scene.meshes.empty() ? 2 : 3) * ((numbers + 63) / 64 * 64);
+  return frame_memory(scene) + Needs<P>(scene, view).bytes();
 }
 
 template <class P>
@@ -928,33 +1214,33 @@ void draw(const Scene& scene, const View& view, const float* pose, const NoiseKe
   Canvas<P> c;
   c.columns = (view.width + Tiles<P>::width - 1) / Tiles<P>::width;
   c.rows = (view.height + Tiles<P>::height - 1) / Tiles<P>::height;
+  const Needs<P> needs(scene, view);
   unsigned char* memory = static_cast<unsigned char*>(scratch);
-  c.depth = reinterpret_cast<float*>(memory + frame_memory(scene));
-  const std::size_t numbers = (tiles<P>(view) * P::lanes + 15) / 16 * 16;
-  c.number = c.depth + numbers;
-  c.triangle = scene.meshes.empty() ? nullptr : c.number + numbers;
+  make_frame(scene, view, pose, memory, cull, &c.frame);
+  memory += frame_memory(scene);
+  const auto take = [&](std::size_t bytes) { return std::exchange(memory, memory + bytes); };
+  const auto numbers = [&] { return reinterpret_cast<float*>(take(needs.tiles)); };
+  c.depth = numbers();
+  c.number = numbers();
+  c.triangle = scene.meshes.empty() ? nullptr : numbers();
+  c.dark = view.shadows ? numbers() : nullptr;
+  c.shape_rows = reinterpret_cast<Span*>(take(needs.spans));
+  c.shape_columns = reinterpret_cast<Span*>(take(needs.spans));
+  c.busy = reinterpret_cast<std::uint64_t*>(take(needs.busy));
+  for (float*& plain : c.plain) plain = reinterpret_cast<float*>(take(needs.line));
   for (int i = 0; i < P::lanes; ++i) {
+    core::set_lane(c.lane, i, static_cast<float>(i));
     core::set_lane(c.lane_x, i, static_cast<float>(i % Tiles<P>::width));
     core::set_lane(c.lane_y, i, static_cast<float>(i / Tiles<P>::width));
   }
-  make_frame(scene, view, pose, memory, cull, &c.frame);
-  draw_ground(c);
   for (int i = c.frame.planes; i < c.frame.shapes; ++i)
-    with_type(c.frame.shape[i].geom->type, [&]<ShapeType type>() { draw_shape<type>(c, i); });
-
+    c.shape_rows[i] = rows_of(c, c.frame.shape[i].ends);
+  const bool plain = view.kind == Kind::kRgb && is_plain(c.frame);
+  if (plain) prepare_plain(c);
   unsigned char* out = static_cast<unsigned char*>(pixels);
-  switch (view.kind) {
-    case Kind::kRgb:
-      draw_colour(c, out);
-      break;
-    case Kind::kDepth:
-      write_depth(c, out);
-      if (view.depth_noise > 0) add_noise(c.frame, key, view.depth_noise, out);
-      break;
-    case Kind::kSegmentation:
-      write_segmentation(c, out);
-      break;
-  }
+  for (int row = 0; row < c.rows; ++row) draw_row(c, view.kind, plain, row, out);
+  if (view.kind == Kind::kDepth && view.depth_noise > 0)
+    add_noise(c.frame, key, view.depth_noise, out);
 }
 
 template <class P, bool cull>

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <stdexcept>
 
 #include "sdpg/model/v1/model.pb.h"
@@ -44,6 +45,15 @@ void copy_colour(const Array& array, int count, const std::string& what, float* 
   for (const double x : array)
     if (x < 0 || x > 1) throw Refused(what + ": expected 0 to 1, got " + std::to_string(x));
   copy(array, 0, kept, to);
+}
+
+// The x, y and z axis of a frame turned by a quaternion.
+void turn_axes(const double* q, double axes[3][3]) {
+  const double w = q[0], x = q[1], y = q[2], z = q[3];
+  const double turned[3][3] = {{1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)},
+                               {2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x)},
+                               {2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)}};
+  std::memcpy(axes, turned, sizeof turned);
 }
 
 void unit_quaternion(double* q, const std::string& what) {
@@ -213,7 +223,7 @@ void read_cameras(const proto::Model& message, const std::vector<double>& pose0,
     if (!(from.fovy() > 0 && from.fovy() < 180))
       throw Refused(what + ": fovy: expected between 0 and 180 degrees, got " +
                     std::to_string(from.fovy()));
-    camera.fovy = from.fovy();
+    camera.height = 2 * std::tan(from.fovy() * M_PI / 360);
     out->needs_com |= needs_com(camera.mount);
     out->cameras.push_back(camera);
   }
@@ -366,6 +376,12 @@ void read_shape(const proto::Model& message, int g, const std::string& what, Sce
 // MuJoCo's visible groups by default.
 constexpr int kVisibleGroups = 3;
 
+// Checkers lie in the frame of their geom: none is like another.
+bool look_alike(const Geom& a, const Geom& b) {
+  return !a.checker && !b.checker && std::equal(a.albedo, a.albedo + 3, b.albedo) &&
+         a.emission == b.emission && a.specular == b.specular && a.exponent == b.exponent;
+}
+
 void read_geoms(const proto::Model& message, Scene* out) {
   const proto::Geoms& geoms = message.geoms();
   const int n = geoms.type_size();
@@ -410,8 +426,10 @@ void read_geoms(const proto::Model& message, Scene* out) {
     if (geom.body < 0 || geom.body >= out->nbody)
       throw Refused(what + ": no body " + std::to_string(geom.body));
     copy(geoms.pos(), 3 * g, 3, geom.pos);
-    copy(geoms.quat(), 4 * g, 4, geom.quat);
-    unit_quaternion(geom.quat, what + ": quat");
+    double quat[4];
+    copy(geoms.quat(), 4 * g, 4, quat);
+    unit_quaternion(quat, what + ": quat");
+    turn_axes(quat, geom.axes);
     read_shape(message, g, what, out, &geom);
     read_material(message, material, rgba, what, &geom);
     out->geoms.push_back(geom);
@@ -419,6 +437,11 @@ void read_geoms(const proto::Model& message, Scene* out) {
   // Planes first, for the drawing starts with them; then one kind after another.
   std::stable_sort(out->geoms.begin(), out->geoms.end(),
                    [](const Geom& a, const Geom& b) { return a.type < b.type; });
+  for (std::size_t g = 0; g < out->geoms.size(); ++g) {
+    std::size_t like = 0;
+    while (!look_alike(out->geoms[like], out->geoms[g]) && like < g) ++like;
+    out->geoms[g].look = static_cast<int>(like);
+  }
 }
 
 bool is_name(const std::string& name) {

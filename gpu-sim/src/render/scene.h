@@ -46,7 +46,7 @@ struct Camera {
   Mount mount;
   double quat[4];  // in the body's frame
   double mat0[9];  // in the world at qpos0
-  double fovy;     // degrees
+  double height;   // of what is seen at a depth of 1
 };
 
 struct Light {
@@ -64,8 +64,8 @@ struct Geom {
   int id;  // in the model
   ShapeType type;
   int body;
-  double pos[3], quat[4];  // in the body's frame
-  float size[3];           // m; mjModel.geom_size
+  double pos[3], axes[3][3];  // in the body's frame
+  float size[3];              // m; mjModel.geom_size
   // Half extents of the box around the shape in its frame; a mesh is centred on `centre`.
   float extent[3], centre[3];
   const Mesh* mesh;  // of a mesh or a height field, else null
@@ -76,6 +76,7 @@ struct Geom {
   float first[3], second[3];  // colours of the squares
   float squares[2];           // per m of the geom's frame, x and y
   float emission, specular, exponent;
+  int look;  // geoms of the same number are lit to the same colours
 };
 
 struct Scene {
