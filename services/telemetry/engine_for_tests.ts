@@ -43,6 +43,13 @@ export class EngineBehindHttp {
       const columns = /\((.*)\)/.exec(sql)![1];
       sql = sql.replace(" FORMAT Native", ` SELECT ${columns} FROM file('${path}', Native)`);
     } else sql = [sql, new TextDecoder().decode(body)].filter(Boolean).join("\n");
+    // A cluster of this engine alone: what ON CLUSTER and replicas ask for is taken as it is without them.
+    sql = sql.replace(/ ON CLUSTER `\w+`/, "")
+      .replace(/Replicated(\w*MergeTree)\([^)]*\)/, "$1")
+      .replace(
+        /\breplicated_deduplication_window = (\d+), replicated_deduplication_window_seconds = \d+/,
+        "non_replicated_deduplication_window = $1",
+      );
     const refuses = this.away;
     const isInsert = sql.startsWith("INSERT");
     if (refuses && !(isInsert && ++this.#refused % 3 === 0)) {

@@ -14,6 +14,7 @@ import {
 import { flag, type Running, runService } from "@sdpg/common/service.ts";
 import type { Logger } from "@sdpg/common/log.ts";
 import { annotator } from "./annotate.ts";
+import { type Cluster, clusterFrom } from "./cluster.ts";
 import { serveHttp } from "./http.ts";
 import { Ingest } from "./ingest.ts";
 import { Spool } from "./spool.ts";
@@ -26,18 +27,19 @@ export async function startTelemetry(options: {
   listen: string;
   home: string;
   clickhouseUrl?: string;
+  cluster?: Cluster;
   log: Logger;
 }): Promise<Running> {
-  const { listen, home, clickhouseUrl, log } = options;
+  const { listen, home, clickhouseUrl, cluster, log } = options;
   createHome(home);
   const lock = lockStore(home);
   let store: Store | undefined;
   try {
-    store = clickhouseUrl ? await openServer(clickhouseUrl) : await openEmbedded(
-      storeDirectory(home),
-    );
+    store = clickhouseUrl
+      ? await openServer(clickhouseUrl, cluster)
+      : await openEmbedded(storeDirectory(home));
     const opened = store;
-    const schema = await migrate(store, readMigrations());
+    const schema = await migrate(store, readMigrations(), cluster);
     const names = async (sql: string) =>
       new Set((await opened.rows<{ name: string }>(sql)).map(({ name }) => name));
     const tableFunctions = await names("SELECT lower(name) AS name FROM system.table_functions");
@@ -104,6 +106,7 @@ if (import.meta.main) {
         listen,
         home: resolve(home),
         clickhouseUrl: Deno.env.get("SDPG_CLICKHOUSE_URL"),
+        cluster: clusterFrom(Deno.env),
         log,
       }),
   });

@@ -3,6 +3,7 @@
 // the same time keep their own: what a store lacks is applied, whatever number it has. There is no way
 // back, and a store that a newer checkout has written is left alone.
 
+import { type Cluster, onCluster } from "./cluster.ts";
 import { linesOf, type Store } from "./store.ts";
 
 export interface Migration {
@@ -35,12 +36,18 @@ export function readMigrations(folder = new URL("./migrations/", import.meta.url
   return migrations;
 }
 
+/** The table of what was applied. */
+export const schemaVersion = "CREATE TABLE IF NOT EXISTS schema_version (version UInt32, " +
+  "name String, applied_at DateTime64(3, 'UTC')) ENGINE = MergeTree ORDER BY version";
+
 /** Applies what is missing and returns the newest version. Throws for a store that is newer. */
-export async function migrate(store: Store, migrations: Migration[]): Promise<number> {
-  await store.command(
-    "CREATE TABLE IF NOT EXISTS schema_version (version UInt32, name String, " +
-      "applied_at DateTime64(3, 'UTC')) ENGINE = MergeTree ORDER BY version",
-  );
+export async function migrate(
+  store: Store,
+  migrations: Migration[],
+  cluster?: Cluster,
+): Promise<number> {
+  const run = (sql: string) => store.command(cluster ? onCluster(sql, cluster) : sql);
+  await run(schemaVersion);
   const applied = new Set(
     (await store.rows<{ version: number }>("SELECT version FROM schema_version"))
       .map(({ version }) => version),
@@ -56,7 +63,7 @@ export async function migrate(store: Store, migrations: Migration[]): Promise<nu
     );
   }
   for (const migration of migrations.filter(({ version }) => !applied.has(version))) {
-    for (const statement of migration.statements) await store.command(statement);
+    for (const statement of migration.statements) await run(statement);
     // Written last: a crash before this line runs the migration again, which it allows.
     const now = new Date().toISOString().replace(/[TZ]/g, " ").trim();
     await store.insert(

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { Readable } from "node:stream";
 import { finished } from "node:stream/promises";
 import { createClient } from "@clickhouse/client";
+import { type Cluster, insertSettings, lookupSettings, onCluster } from "./cluster.ts";
 import { drainPending, Session } from "chdb";
 import { createChdbConnection } from "chdb/connection";
 
@@ -403,10 +404,12 @@ class ServerStore implements Store {
   readonly place: string;
   version = "";
   #url: URL;
+  #cluster: Cluster | undefined;
   #client: ReturnType<typeof createClient>;
 
-  constructor(url: URL) {
+  constructor(url: URL, cluster: Cluster | undefined) {
     this.#url = url;
+    this.#cluster = cluster;
     this.place = url.host; // without user and password
     this.#client = createClient({
       url: url.href,
@@ -419,9 +422,9 @@ class ServerStore implements Store {
   async start(url: URL): Promise<void> {
     const outside = createClient({ url: url.href, request_timeout: 30_000 }); // no database yet
     try {
-      await translated(
-        outside.command({ query: `CREATE DATABASE IF NOT EXISTS ${databaseName}` }),
-      );
+      const create = `CREATE DATABASE IF NOT EXISTS ${databaseName}`;
+      const query = this.#cluster ? onCluster(create, this.#cluster) : create;
+      await translated(outside.command({ query }));
     } finally {
       await outside.close();
     }
@@ -435,7 +438,8 @@ class ServerStore implements Store {
   }
 
   async rows<T>(sql: string, parameters?: Record<string, unknown>): Promise<T[]> {
-    return await translated(query<T>(this.#client, sql, parameters));
+    const settings = lookupSettings(this.#cluster);
+    return await translated(query<T>(this.#client, sql, parameters, settings));
   }
 
   async insert(table: string, columns: readonly string[], lines: Uint8Array, token?: string) {
@@ -463,7 +467,7 @@ class ServerStore implements Store {
       const { stream } = await this.#client.exec({
         query: `INSERT INTO ${table} (${quoted(columns)}) FORMAT ${format}`,
         values: Readable.from([bytes], { objectMode: false }),
-        clickhouse_settings: settingsOfInsert(token),
+        clickhouse_settings: { ...settingsOfInsert(token), ...insertSettings(this.#cluster) },
       });
       stream.resume(); // nothing comes; the connection is free at its end
       await finished(stream);
@@ -508,15 +512,15 @@ class ServerStore implements Store {
   }
 }
 
-/** Opens a ClickHouse server. `url` may carry user and password. */
-export async function openServer(url: string): Promise<Store> {
+/** Opens a ClickHouse server, or one of a cluster. `url` may carry user and password. */
+export async function openServer(url: string, cluster?: Cluster): Promise<Store> {
   if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol)) {
     throw new Error(
       "Cannot use SDPG_CLICKHOUSE_URL: expected http(s)://[user:password@]host:port, came something else",
     );
   }
   const parsed = new URL(url);
-  const store = new ServerStore(parsed);
+  const store = new ServerStore(parsed, cluster);
   try {
     await store.start(parsed);
   } catch (error) {
@@ -535,10 +539,12 @@ async function query<T>(
   client: ReturnType<typeof createClient>,
   sql: string,
   parameters?: Record<string, unknown>,
+  settings: Record<string, string> = {},
 ): Promise<T[]> {
   const result = await client.query({
     query: sql,
     query_params: parameters,
+    clickhouse_settings: settings,
     format: "JSONEachRow",
   });
   return await result.json<T>() as T[];
