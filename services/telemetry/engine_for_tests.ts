@@ -14,7 +14,8 @@ export class EngineBehindHttp {
   #server: Deno.HttpServer<Deno.NetAddr>;
   #writer: Session;
   #reader: Session | undefined;
-  #inDatabase = false;
+  /** Databases in use. */
+  #current = new Map<Session, string>();
   #refused = 0;
 
   constructor(directory: string) {
@@ -66,15 +67,15 @@ export class EngineBehindHttp {
       }
     }
     try {
-      if (at.searchParams.has("database") && !this.#inDatabase) {
-        await this.#writer.queryAsync("USE sdpg");
-        this.#inDatabase = true;
-      }
       let session = this.#writer;
       if (at.searchParams.get("readonly") === "1") {
         const connectionArgs = ["--readonly=1"];
         session = this.#reader ??= new Session(this.#directory, { connectionArgs });
-        await session.queryAsync("USE sdpg");
+      }
+      const database = at.searchParams.get("database");
+      if (database && database !== this.#current.get(session)) {
+        await session.queryAsync(`USE ${database}`);
+        this.#current.set(session, database);
       }
       const format = at.searchParams.get("default_format") ?? "TabSeparated";
       const result = Object.keys(parameters).length > 0

@@ -266,12 +266,12 @@ async function answer(request: Request, url: URL, parts: HttpParts): Promise<Res
   const format = asked.get("default_format") ?? request.headers.get("x-clickhouse-format") ??
     "TabSeparated";
   const database = asked.get("database") || request.headers.get("x-clickhouse-database") ||
-    databaseName;
-  if (database !== databaseName && database !== "default") {
+    store.database;
+  if (![store.database, databaseName, "default"].includes(database)) {
     throw exception(
       81,
       "UNKNOWN_DATABASE",
-      `Database ${database} does not exist: expected ${databaseName}`,
+      `Database ${database} does not exist: expected ${store.database}`,
     );
   }
   if (!/^\w+$/.test(format)) throw exception(73, "UNKNOWN_FORMAT", `Unknown format ${format}`);

@@ -8,13 +8,14 @@ import { migrate, type Migration, readMigrations, splitStatements } from "./migr
 import { studentT975, summary } from "@sdpg/common/student.ts";
 import { type Rows, rowsOf } from "./rows.ts";
 import { type Part, Spool } from "./spool.ts";
-import { EngineError, linesOf, openEmbedded, type Store } from "./store.ts";
+import { EngineError, linesOf, type Store } from "./store.ts";
+import { openTestStore } from "./store_for_tests.ts";
 
 let directory: string;
 let store: Store;
 beforeAll(async () => {
   directory = Deno.makeTempDirSync({ prefix: "sdpg-ingest-" });
-  store = await openEmbedded(`${directory}/store`);
+  store = await openTestStore(directory);
   await migrate(store, readMigrations());
 });
 afterAll(async () => {

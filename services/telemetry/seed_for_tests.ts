@@ -4,9 +4,10 @@
 //
 //   deno run -A services/telemetry/seed_for_tests.ts HOME [runs] [epochs]
 
-import { createHome, storeDirectory } from "@sdpg/common/home.ts";
+import { createHome } from "@sdpg/common/home.ts";
 import { migrate, readMigrations } from "./migrate.ts";
-import { openEmbedded, type Store } from "./store.ts";
+import type { Store } from "./store.ts";
+import { openTestStore } from "./store_for_tests.ts";
 
 export interface SeedSize {
   /** Three seeds of each experiment after the other. */
@@ -59,7 +60,7 @@ const axes = (epoch: string) => `
 /** Fills the store of a home that has none yet. */
 export async function seedStore(home: string, { runs, epochs }: SeedSize): Promise<void> {
   createHome(home);
-  const store = await openEmbedded(storeDirectory(home));
+  const store = await openTestStore(home);
   try {
     await migrate(store, readMigrations());
     await seedStates(store, runs, epochs);

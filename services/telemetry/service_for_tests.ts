@@ -1,6 +1,8 @@
-// Starts the real telemetry service as a process for tests: they kill it, restart it, ask it.
+// Starts the real telemetry service as a process for tests: they kill it, restart it, ask it. Its store is
+// the one under test (store_for_tests.ts).
 
 import { fileURLToPath } from "node:url";
+import { serverFor } from "./store_for_tests.ts";
 
 const main = fileURLToPath(new URL("./main.ts", import.meta.url));
 
@@ -19,12 +21,17 @@ export async function startTestService(
   listen = "127.0.0.1:0",
   environment: Record<string, string> = {},
 ): Promise<TestService> {
+  const server = serverFor(home);
   const child = new Deno.Command(Deno.execPath(), {
     args: ["run", "-A", main, "--listen", listen, "--home", home, "--exit-with-parent"],
     stdin: "piped", // its end is the end of the service, should the test process die
     stdout: "piped",
     stderr: "piped",
-    env: { SDPG_LOG: "warn", ...environment },
+    env: {
+      SDPG_LOG: "warn",
+      ...(server === undefined ? {} : { SDPG_CLICKHOUSE_URL: server }),
+      ...environment,
+    },
   }).spawn();
   const errors = new Response(child.stderr).text();
   const lines = child.stdout.pipeThrough(new TextDecoderStream()).getReader();

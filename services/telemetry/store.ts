@@ -10,7 +10,7 @@ import { type Cluster, insertSettings, lookupSettings, onCluster } from "./clust
 import { drainPending, Session } from "chdb";
 import { createChdbConnection } from "chdb/connection";
 
-/** Database of all our tables. */
+/** Database of all our tables, where the address of a server does not name another one. */
 export const databaseName = "sdpg";
 
 /** A read-only question with its parameters, as ClickHouse's HTTP interface puts it. */
@@ -34,6 +34,8 @@ export interface Answer {
 export interface Store {
   /** Where the data is, for messages. */
   readonly place: string;
+  /** The current database. */
+  readonly database: string;
   readonly version: string;
   /** Runs one statement that returns nothing. */
   command(sql: string): Promise<void>;
@@ -150,6 +152,7 @@ const settledCount = 4;
 
 class EmbeddedStore implements Store {
   readonly place: string;
+  readonly database = databaseName;
   version = "";
   #engine: string[];
   /** Keeps the engine set up while connections come and go. */
@@ -402,27 +405,30 @@ function xmlOf(settings: Record<string, number>): string {
 
 class ServerStore implements Store {
   readonly place: string;
+  readonly database: string;
   version = "";
   #url: URL;
   #cluster: Cluster | undefined;
   #client: ReturnType<typeof createClient>;
 
   constructor(url: URL, cluster: Cluster | undefined) {
-    this.#url = url;
+    this.database = url.pathname.slice(1) || databaseName;
+    this.#url = new URL(url);
+    this.#url.pathname = "/";
     this.#cluster = cluster;
     this.place = url.host; // without user and password
     this.#client = createClient({
-      url: url.href,
-      database: databaseName,
+      url: this.#url.href,
+      database: this.database,
       request_timeout: 90_000,
       application: "sdpg-telemetry",
     });
   }
 
-  async start(url: URL): Promise<void> {
-    const outside = createClient({ url: url.href, request_timeout: 30_000 }); // no database yet
+  async start(): Promise<void> {
+    const outside = createClient({ url: this.#url.href, request_timeout: 30_000 }); // no database yet
     try {
-      const create = `CREATE DATABASE IF NOT EXISTS ${databaseName}`;
+      const create = `CREATE DATABASE IF NOT EXISTS ${this.database}`;
       const query = this.#cluster ? onCluster(create, this.#cluster) : create;
       await translated(outside.command({ query }));
     } finally {
@@ -480,7 +486,7 @@ class ServerStore implements Store {
     const at = new URL(this.#url);
     const authorization = `Basic ${btoa(decodeURIComponent(`${at.username}:${at.password}`))}`;
     at.username = at.password = "";
-    at.searchParams.set("database", databaseName);
+    at.searchParams.set("database", this.database);
     at.searchParams.set("default_format", format);
     at.searchParams.set("readonly", "1");
     for (const [name, value] of Object.entries({ ...questionLimits, ...settings })) {
@@ -516,13 +522,19 @@ class ServerStore implements Store {
 export async function openServer(url: string, cluster?: Cluster): Promise<Store> {
   if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol)) {
     throw new Error(
-      "Cannot use SDPG_CLICKHOUSE_URL: expected http(s)://[user:password@]host:port, came something else",
+      "Cannot use SDPG_CLICKHOUSE_URL: expected http(s)://[user:password@]host:port[/database], came something else",
     );
   }
   const parsed = new URL(url);
+  if (!/^\/\w{0,64}$/.test(parsed.pathname)) {
+    throw new Error(
+      `Cannot use SDPG_CLICKHOUSE_URL: expected the name of a database after the host, or nothing, came ` +
+        `"${parsed.pathname.slice(0, 60)}"`,
+    );
+  }
   const store = new ServerStore(parsed, cluster);
   try {
-    await store.start(parsed);
+    await store.start();
   } catch (error) {
     await store.close();
     throw new Error(

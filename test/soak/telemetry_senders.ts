@@ -25,7 +25,7 @@ export interface Outcome {
 }
 
 const namesPerIteration = 50;
-const spansPerRequest = 100;
+const spansPerRequest = 1000;
 
 export async function endure({ seconds, rowsPerSecond, awaySeconds }: Hardship): Promise<Outcome> {
   const home = Deno.makeTempDirSync({ prefix: "sdpg-endure-" });

@@ -308,7 +308,7 @@ async function telemetry(options: Options): Promise<number> {
   if (options.training) {
     const { pairs, epochs, observation } = options;
     const figures = await measureTraining({ pairs, epochs, observation, progress });
-    return await report("telemetry_training", [figures], json);
+    return await report("telemetry-training", [figures], json);
   }
   const bench = { minutes, rowsPerSecond: rate, encoding, scalars: Math.round(scalars), progress };
   return await report("telemetry", await measureTelemetry(bench), json);
