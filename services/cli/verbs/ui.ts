@@ -24,7 +24,7 @@ export const ui = verb({
   },
   details: [
     "The telemetry service serves it; a training's is used while there is one. The page needs no network",
-    "and can only read. From another machine: ssh -L PORT:127.0.0.1:PORT.",
+    "and writes nothing but tags and notes. From another machine: ssh -L PORT:127.0.0.1:PORT.",
   ].join("\n"),
   examples: ["./sdpg ui", "./sdpg ui --port 8200"],
   async run({ options }) {
