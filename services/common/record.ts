@@ -137,10 +137,7 @@ export interface RecorderOptions {
   service: string;
   /** Bounds of the queue; see the top of the file for what happens when it is full. */
   maxQueuedBytes?: number;
-  /**
-   * Longest time a row waits for company before it is sent (default 2 s). An insert costs the engine
-   * about 12 ms of a core however small it is, so this decides what telemetry takes from a training.
-   */
+  /** Longest time a row waits for company before it is sent (default 2 s). */
   intervalMs?: number;
   fetch?: typeof fetch;
   random?: () => number;

@@ -2,9 +2,10 @@
 //
 // Requests are read into an open batch (columns of the two large tables, lines of the others). A committer
 // writes it to the spool (spool.ts) about twenty times a second and acknowledges its requests when it is
-// on the disk. A second loop brings the spool into the store, oldest first: what came within about a
-// second goes as one block per table. Who asks a question waits until what was acknowledged before is in
-// the store (`settled`). While the store is away the spool grows, and the second loop tries again.
+// on the disk. A second loop brings the spool into the store, oldest first: what came within some seconds,
+// or 100,000 rows, goes as one block per table. Who asks a question waits until what was acknowledged
+// before is in the store (`settled`). While the store is away the spool grows, and the second loop tries
+// again.
 //
 // A sender that got no acknowledgement sends again, and an insert that ended in an error or a kill is done
 // again, so something has to tell what is there already:
@@ -40,7 +41,10 @@ export interface IngestLimits {
   maxWaitingRows: number;
   /** Pause between writes to the spool: fewer of them. */
   intervalMs: number;
-  /** How long acknowledged rows wait for company: fewer, larger parts for the engine to merge. */
+  /**
+   * How long acknowledged rows wait for company, where nobody asks: an insert costs the engine about 12 ms
+   * of a core however small it is, and leaves a part to merge. So it is what a training pays for telemetry.
+   */
   insertIntervalMs: number;
   /** Rows and bytes of one insert. */
   maxInsertRows: number;
@@ -54,7 +58,7 @@ export interface IngestLimits {
 export const defaultLimits: IngestLimits = {
   maxWaitingRows: 400_000,
   intervalMs: 50,
-  insertIntervalMs: 1000,
+  insertIntervalMs: 5000,
   maxInsertRows: 100_000,
   maxInsertBytes: 64 << 20,
   awayMs: { first: 200, last: 5000 },
@@ -253,13 +257,12 @@ export class Ingest {
       const earlyMs = lastMs + this.#limits.intervalMs - performance.now();
       if (earlyMs > 0) await sleep(earlyMs, signal);
       const batch = this.#batch;
+      this.#otherBlocks.clear();
       this.#batch = new OpenBatch(this.#otherBlocks);
       this.#otherBlocks = batch.blocks;
       lastMs = performance.now();
       try {
-        const parts = batch.parts();
-        batch.blocks.clear();
-        await this.#spool.append(batch.ids, parts);
+        await this.#spool.append(batch.ids, batch.parts());
         batch.written.resolve();
         this.#wakeInserter();
       } catch (error) {
