@@ -2,36 +2,52 @@
 // go from the request to the columns of a block (blocks.ts) without a message in between.
 //
 // Only what is plain is read here: known fields, each once, of the type the protocol says, and values that
-// the tables take as they are. Anything else, right or wrong, makes the readers give up: they return
-// false, the caller takes back what was put, and the request is read with the protocol's schemas
-// (otlp.ts), which also say what is wrong with it. hot_otlp.test.ts compares the two.
+// the tables take as they are. Anything else, right or wrong, makes the readers give up: they take back
+// what they put and return false, and the request is read with the protocol's schemas (otlp.ts), which
+// also say what is wrong with it. hot_otlp.test.ts compares the two.
 
 import { isRunId } from "@sdpg/common/home.ts";
 import { PreparedMap, type ScalarBlock, type SpanBlock, spanKinds, statusCodes } from "./blocks.ts";
-import type { Maps } from "./columns.ts";
+import type { Block, Maps } from "./columns.ts";
 import { keptDays } from "./otel_rows.ts";
 import { scalarLimits } from "./rows.ts";
 
 /** Puts the spans of an ExportTraceServiceRequest; false when it is to be read in another way. */
 export function putSpans(body: Uint8Array, block: SpanBlock, nowMs: number): boolean {
-  return attempt(() => new SpanReader(body, block, nowMs).request());
+  return attempt(block, () => new SpanReader(body, block, nowMs).request());
+}
+
+/** The same for a request in JSON, as our own services send it: spans without events, links and status. */
+export function putJsonSpans(body: Uint8Array, block: SpanBlock, nowMs: number): boolean {
+  return attempt(block, () => {
+    let request: unknown;
+    try {
+      request = JSON.parse(strict.decode(body));
+    } catch {
+      throw givenUp;
+    }
+    jsonSpans(request, block, nowMs);
+  });
 }
 
 /** Puts the scalars of an ExportLogsServiceRequest that has nothing but events rl.iteration. */
 export function putIterations(body: Uint8Array, block: ScalarBlock): boolean {
-  return attempt(() => new IterationReader(body, block).request());
+  return attempt(block, () => new IterationReader(body, block).request());
 }
 
 class GivenUp extends Error {}
 const givenUp = new GivenUp("not plain");
 
-function attempt(read: () => void): boolean {
+/** Reads into a block; one who gives up leaves nothing there. */
+function attempt(block: Block, read: () => void): boolean {
+  block.mark();
   try {
     read();
     return true;
   } catch (error) {
-    if (error instanceof GivenUp) return false;
-    throw error;
+    if (!(error instanceof GivenUp)) throw error;
+    block.reset();
+    return false;
   }
 }
 
@@ -729,3 +745,118 @@ const axisKeys = [
   "rl.wall_time",
   "rl.gpu_seconds",
 ].map((text) => encoder.encode(text));
+
+// -------------------------------------------------------------------------------------------- JSON
+
+type Fields = Record<string, unknown>;
+
+/** An object with none but these fields, as the protocol's JSON names them. */
+function fieldsOf(value: unknown, known: readonly string[]): Fields {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) throw givenUp;
+  for (const key of Object.keys(value)) if (!known.includes(key)) throw givenUp;
+  return value as Fields;
+}
+
+function listOf(value: unknown): unknown[] {
+  if (value === undefined) return [];
+  if (!Array.isArray(value)) throw givenUp;
+  return value;
+}
+
+function textOf(value: unknown): string {
+  if (value === undefined) return "";
+  if (typeof value !== "string" || !value.isWellFormed()) throw givenUp;
+  return value;
+}
+
+/** Attributes as texts. */
+function jsonPairs(value: unknown): Map<string, string> {
+  const pairs = new Map<string, string>();
+  for (const item of listOf(value)) {
+    const pair = fieldsOf(item, pairFields);
+    const key = textOf(pair.key);
+    if (pairs.has(key)) throw givenUp;
+    const inner = fieldsOf(pair.value, valueFields);
+    const [kind, ...more] = Object.keys(inner);
+    if (kind === undefined || more.length > 0) throw givenUp;
+    const plain = inner[kind];
+    let text: string;
+    if (kind === "stringValue" && typeof plain === "string") text = textOf(plain);
+    else if (kind === "boolValue" && typeof plain === "boolean") text = String(plain);
+    else if (kind === "doubleValue" && typeof plain === "number") text = String(plain);
+    else if (kind === "intValue" && typeof plain === "string" && wholeText.test(plain)) {
+      text = plain;
+    } else throw givenUp;
+    pairs.set(key, text);
+  }
+  return pairs;
+}
+
+const pairFields = ["key", "value"];
+const valueFields = ["stringValue", "boolValue", "intValue", "doubleValue"];
+const spanFields = [
+  "traceId",
+  "spanId",
+  "parentSpanId",
+  "name",
+  "kind",
+  "startTimeUnixNano",
+  "endTimeUnixNano",
+  "attributes",
+];
+const wholeText = /^(0|-?[1-9]\d{0,14})$/;
+const timeText = /^[1-9]\d{0,18}$/;
+const traceIdText = /^(?!0*$)[0-9a-f]{32}$/;
+const spanIdText = /^(?!0*$)[0-9a-f]{16}$/;
+
+function putPairs(maps: Maps, pairs: Map<string, string>): void {
+  for (const [key, value] of pairs) {
+    maps.keys.putText(key);
+    maps.values.putText(value);
+  }
+  maps.end();
+}
+
+function jsonSpans(request: unknown, block: SpanBlock, nowMs: number): void {
+  const earliest = BigInt(nowMs - keptDays.traces * 86_400_000) * 1_000_000n;
+  const latest = BigInt(nowMs + 86_400_000) * 1_000_000n;
+  for (const item of listOf(fieldsOf(request, ["resourceSpans"]).resourceSpans)) {
+    const { resource = {}, scopeSpans } = fieldsOf(item, ["resource", "scopeSpans"]);
+    const attributes = jsonPairs(fieldsOf(resource, ["attributes"]).attributes);
+    for (const inScope of listOf(scopeSpans)) {
+      const { scope = {}, spans } = fieldsOf(inScope, ["scope", "spans"]);
+      const { name, version } = fieldsOf(scope, ["name", "version"]);
+      for (const each of listOf(spans)) {
+        const span = fieldsOf(each, spanFields);
+        const { traceId, spanId, parentSpanId = "", kind = 0 } = span;
+        const { startTimeUnixNano: start, endTimeUnixNano: end } = span;
+        if (typeof traceId !== "string" || !traceIdText.test(traceId)) throw givenUp;
+        if (typeof spanId !== "string" || !spanIdText.test(spanId)) throw givenUp;
+        if (typeof parentSpanId !== "string") throw givenUp;
+        if (parentSpanId !== "" && !spanIdText.test(parentSpanId)) throw givenUp;
+        if (typeof kind !== "number" || spanKinds[kind] === undefined) throw givenUp;
+        if (typeof start !== "string" || !timeText.test(start)) throw givenUp;
+        if (typeof end !== "string" || !timeText.test(end)) throw givenUp;
+        const startNs = BigInt(start);
+        const endNs = BigInt(end);
+        if (startNs < earliest || startNs > latest || endNs < startNs) throw givenUp;
+        block.service.putText(attributes.get("service.name") ?? "");
+        putPairs(block.resource, attributes);
+        block.scopeName.putText(textOf(name));
+        block.scopeVersion.putText(textOf(version));
+        block.time.putBigint(startNs);
+        block.traceId.putText(traceId);
+        block.spanId.putText(spanId);
+        block.parentSpanId.putText(parentSpanId);
+        block.traceState.putText("");
+        block.name.putText(textOf(span.name));
+        block.kind.putText(spanKinds[kind]);
+        putPairs(block.attributes, jsonPairs(span.attributes));
+        block.duration.putBigint(endNs - startNs);
+        block.status.putText(statusCodes[0]);
+        block.statusMessage.putText("");
+        block.endLists();
+      }
+    }
+  }
+}

@@ -11,7 +11,7 @@ import { parseAddress } from "@sdpg/common/service.ts";
 import { type Credentials, credentialsFor, hostAllowed, mayEnter } from "./access.ts";
 import { checkReadOnly } from "./guard.ts";
 import type { Blocks } from "./blocks.ts";
-import { putIterations, putSpans } from "./hot_otlp.ts";
+import { putIterations, putJsonSpans, putSpans } from "./hot_otlp.ts";
 import { Busy, type Ingest, type Taken } from "./ingest.ts";
 import {
   decodeLogsRequest,
@@ -204,7 +204,8 @@ function readOtlp(
   const binary = encoding === "protobuf";
   switch (signal) {
     case "traces": {
-      if (binary && putSpans(body, blocks.otel_traces, nowMs)) return {};
+      const put = binary ? putSpans : putJsonSpans;
+      if (put(body, blocks.otel_traces, nowMs)) return {};
       const request = decodeTraces(encoding, body);
       return { rejected: putTraces(request, nowMs, blocks.otel_traces) };
     }

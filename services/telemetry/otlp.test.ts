@@ -57,7 +57,7 @@ describe("OpenTelemetry's exporters, as they come", { timeout: 60_000 }, () => {
     expect(
       await row(
         "SELECT TraceId, SpanName, SpanKind, ServiceName, ResourceAttributes['rl.run.id'], ScopeName, " +
-          "ScopeVersion, SpanAttributes, Duration > 0, StatusCode, StatusMessage, Events.Name, " +
+          "ScopeVersion, SpanAttributes, length(mapKeys(SpanAttributes)), Duration > 0, StatusCode, StatusMessage, Events.Name, " +
           "Events.Attributes, Links.SpanId, Links.Attributes, " +
           `abs(dateDiff('second', Timestamp, now64())) < 60 FROM otel_traces WHERE SpanId = '${spanId}'`,
       ),
@@ -70,6 +70,7 @@ describe("OpenTelemetry's exporters, as they come", { timeout: 60_000 }, () => {
       "scope",
       "1.2",
       { text: "ü'", count: "3", share: "0.25", on: "true", list: "[1,2]" },
+      5,
       1,
       "Error",
       "broke",
