@@ -24,7 +24,8 @@ export async function* watchRun(
       if (event.case === "failed") throw new CliError(event.value.reason);
       done ||= event.case === "done";
       yield event;
-      await stream.send({ runId, credits: 1 });
+      // After the last event the learner ends the call: a credit would meet its end.
+      if (!done) await stream.send({ runId, credits: 1 });
     }
     if (!done) {
       throw new CliError(`The learner closed its events of run ${runId} before the run ended`);
