@@ -141,6 +141,15 @@ struct Screen {
     return box((x - root_x) * inverse, (x + root_x) * inverse, (y - root_y) * inverse,
                (y + root_y) * inverse);
   }
+  // Of a box along the camera's own axes.
+  ScreenBox upright(V c, V half) const {
+    const double near_depth = -c.z - half.z, far_depth = -c.z + half.z;
+    if (near_depth < 0.5 * frame->near) return kWholeScreen;
+    const double near_scale = 1 / near_depth, far_scale = 1 / far_depth;
+    const auto least = [&](double x) { return x * (x < 0 ? near_scale : far_scale); };
+    const auto most = [&](double x) { return x * (x < 0 ? far_scale : near_scale); };
+    return box(least(c.x - half.x), most(c.x + half.x), least(c.y - half.y), most(c.y + half.y));
+  }
   ScreenBox corners(V centre, const Axes& axes, V half) const {
     double u0 = kEverywhere, u1 = -kEverywhere, v0 = kEverywhere, v1 = -kEverywhere;
     for (int i = 0; i < 8; ++i) {
@@ -294,9 +303,10 @@ void cast(const Frame& frame, bool cull, FrameLight* light) {
 }
 
 // Bounds what a light throws of a shape on a plane: discs around the shadows of its core's ends,
-// as long as the light is slanted.
-void shadow_on(const Shape& plane, const V& towards, const Shape& shape, const Screen& screen,
-               ScreenBox* ends) {
+// as long as the light is slanted. A disc of radius 1 on the plane reaches `reach` along the
+// camera's axes.
+void shadow_on(const Shape& plane, const V& reach, const V& towards, const Shape& shape,
+               const Screen& screen, ScreenBox* ends) {
   const V normal = vector(plane.axes[2]);
   const double slant = dot(normal, towards);
   const Core core = core_of(shape);
@@ -306,7 +316,7 @@ void shadow_on(const Shape& plane, const V& towards, const Shape& shape, const S
   if (slant < 0.05 || !(radius < kEverywhere)) return;
   const auto disc = [&](V end) {
     const double height = dot(normal, end - vector(plane.centre));
-    return screen.sphere(end - towards * (height / slant), radius);
+    return screen.upright(end - towards * (height / slant), reach * radius);
   };
   ends[0] = disc(core.from);
   ends[1] = shape.geom->type == kCapsule ? disc(core.from + core.along) : ends[0];
@@ -315,6 +325,10 @@ void shadow_on(const Shape& plane, const V& towards, const Shape& shape, const S
 
 void find_shadows(const Frame& frame, const Screen& screen, bool cull, Shape* plane) {
   plane->shadows = cull ? kNowhere : kWholeScreen;
+  // A little more than in the plane, whose normal is rounded.
+  const auto reach = [&](float n) { return 0.01 + std::sqrt(std::max(1.0 - n * n, 0.0)); };
+  const float* normal = plane->axes[2];
+  const V disc{reach(normal[0]), reach(normal[1]), reach(normal[2])};
   for (int l = 0; l < frame.lights; ++l) {
     const FrameLight& light = frame.light[l];
     const V towards = vector(light.towards);
@@ -324,7 +338,7 @@ void find_shadows(const Frame& frame, const Screen& screen, bool cull, Shape* pl
       if (&frame.shape[i] == plane)
         ends[0] = ends[1] = kNowhere;
       else if (cull)
-        shadow_on(*plane, towards, frame.shape[i], screen, ends);
+        shadow_on(*plane, disc, towards, frame.shape[i], screen, ends);
       plane->shadows = both(plane->shadows, both(ends[0], ends[1]));
       if (l == plane->light) std::copy(ends, ends + 2, plane->thrown[i]);
     }

@@ -49,6 +49,12 @@ struct Span {
   int first, end;
 };
 
+// Where in a row a shape may throw a shadow on a flat plane.
+struct Shadow {
+  int plane, caster;
+  Span columns;
+};
+
 // Where each pass finds its memory.
 template <class P>
 struct Canvas {
@@ -65,6 +71,7 @@ struct Canvas {
   float* plain[3];
   // [shapes]: rows that each one's bound touches, and the columns of the present row.
   Span *shape_rows, *shape_columns;
+  Shadow* shadow;    // on flat planes, of the row; up to [planes][shapes]
   P lane;            // its number
   P lane_x, lane_y;  // place of each lane in its tile
 };
@@ -1089,45 +1096,42 @@ SDPG_INLINE int next_column(const Canvas<P>& c, int from, bool busy) {
   return c.columns;
 }
 
-// Calls `work` with each shape that may throw a shadow on a flat plane in this row, and where.
-template <class P, class Work>
-SDPG_INLINE void each_shadow(const Canvas<P>& c, const Shape& plane, int row, const Work& work) {
-  if (!plane.is_flat || plane.light < 0 || !touches_row(c, plane.shadows, row)) return;
-  for (int i = 0; i < c.frame.shapes; ++i) {
-    const ScreenBox* ends = plane.thrown[i];
-    if (!touches_row(
-            c, {0, 0, std::min(ends[0].top, ends[1].top), std::max(ends[0].bottom, ends[1].bottom)},
-            row))
-      continue;
-    const Span columns = columns_of(c, ends, row);
-    if (columns.first < columns.end) work(i, columns);
-  }
-}
-
-// Finds the tiles of the row in which shapes and shadows may be.
+// Finds the tiles of the row in which shapes and shadows may be; the number of shadows.
 template <class P>
-SDPG_INLINE void find_busy(const Canvas<P>& c, int row) {
+SDPG_INLINE int find_busy(const Canvas<P>& c, int row) {
   const Frame& f = c.frame;
   for (int i = f.planes; i < f.shapes; ++i) {
     if (row < c.shape_rows[i].first || row >= c.shape_rows[i].end) continue;
     c.shape_columns[i] = columns_of(c, f.shape[i].ends, row);
     mark_busy(c, c.shape_columns[i]);
   }
-  if (!f.shadows) return;
-  for (int i = 0; i < f.planes; ++i) {
-    const Shape& plane = f.shape[i];
-    if (!plane.is_flat) continue;
-    each_shadow(c, plane, row, [&](int, Span columns) { mark_busy(c, columns); });
-    if (plane.light < 0 && touches_row(c, plane.shadows, row))
+  int shadows = 0;
+  for (int p = 0; f.shadows && p < f.planes; ++p) {
+    const Shape& plane = f.shape[p];
+    if (!plane.is_flat || !touches_row(c, plane.shadows, row)) continue;
+    if (plane.light < 0) {
       mark_busy(c, tile_range(plane.shadows.left, plane.shadows.right, Tiles<P>::width, c.columns));
+      continue;
+    }
+    for (int i = 0; i < f.shapes; ++i) {
+      const ScreenBox *ends = plane.thrown[i], *last = ends + 1;
+      const ScreenBox both{0, 0, std::min(ends->top, last->top),
+                           std::max(ends->bottom, last->bottom)};
+      if (!touches_row(c, both, row)) continue;
+      const Span columns = columns_of(c, ends, row);
+      if (columns.first >= columns.end) continue;
+      mark_busy(c, columns);
+      c.shadow[shadows++] = {p, i, columns};
+    }
   }
+  return shadows;
 }
 
 template <class P>
 void draw_row(const Canvas<P>& c, Kind kind, bool plain, int row, unsigned char* pixels) {
   const Frame& f = c.frame;
   for (int word = 0; word * kWord < c.columns; ++word) c.busy[word] = plain ? 0 : kAllBits;
-  find_busy(c, row);
+  const int shadows = find_busy(c, row);
   for (Span run{0, 0}; (run.first = next_column(c, run.end, true)) < c.columns;) {
     run.end = next_column(c, run.first, false);
     draw_ground(c, row, run);
@@ -1137,12 +1141,12 @@ void draw_row(const Canvas<P>& c, Kind kind, bool plain, int row, unsigned char*
     with_type(f.shape[i].geom->type,
               [&]<ShapeType type>() { draw_shape<type>(c, i, row, c.shape_columns[i]); });
   }
-  for (int i = 0; f.shadows && kind == Kind::kRgb && i < f.planes; ++i) {
-    each_shadow(c, f.shape[i], row, [&](int caster, Span columns) {
-      const Vec3<P> towards = all_lanes<P>(f.light[f.shape[i].light].towards);
-      with_type(f.shape[caster].geom->type, [&]<ShapeType type>() {
-        draw_shadow<type>(c, P(static_cast<float>(i)), f.shape[caster], towards, row, columns);
-      });
+  for (int i = 0; i < shadows && kind == Kind::kRgb; ++i) {
+    const auto& [plane, caster, columns] = c.shadow[i];
+    const Shape& s = f.shape[caster];
+    const Vec3<P> towards = all_lanes<P>(f.light[f.shape[plane].light].towards);
+    with_type(s.geom->type, [&]<ShapeType type>() {
+      draw_shadow<type>(c, P(static_cast<float>(plane)), s, towards, row, columns);
     });
   }
   for (Span run{0, 0}; run.end < c.columns;) {
@@ -1190,7 +1194,7 @@ inline void add_noise(const Frame& f, const NoiseKey& key, float amplitude, unsi
 template <class P>
 struct Needs {
   std::size_t tiles;  // one array of a row of tiles
-  std::size_t arrays, line, spans, busy;
+  std::size_t arrays, line, spans, shadows, busy;
   Needs(const Scene& scene, const View& view) {
     const auto up = [](std::size_t n, std::size_t to) { return (n + to - 1) / to * to; };
     const std::size_t columns = up(view.width, Tiles<P>::width) / Tiles<P>::width;
@@ -1198,9 +1202,12 @@ struct Needs {
     arrays = 2 + !scene.meshes.empty() + view.shadows;
     line = up((view.width + P::lanes) * sizeof(float), 64);
     spans = up(scene.geoms.size() * sizeof(Span), 64);
+    std::size_t planes = 0;
+    while (planes < scene.geoms.size() && scene.geoms[planes].type == kPlane) ++planes;
+    shadows = up(view.shadows ? planes * scene.geoms.size() * sizeof(Shadow) : 0, 64);
     busy = up(up(columns, 64) / 8, 64);
   }
-  std::size_t bytes() const { return arrays * tiles + 3 * line + 2 * spans + busy; }
+  std::size_t bytes() const { return arrays * tiles + 3 * line + 2 * spans + shadows + busy; }
 };
 
 template <class P>
@@ -1226,6 +1233,7 @@ void draw(const Scene& scene, const View& view, const float* pose, const NoiseKe
   c.dark = view.shadows ? numbers() : nullptr;
   c.shape_rows = reinterpret_cast<Span*>(take(needs.spans));
   c.shape_columns = reinterpret_cast<Span*>(take(needs.spans));
+  c.shadow = reinterpret_cast<Shadow*>(take(needs.shadows));
   c.busy = reinterpret_cast<std::uint64_t*>(take(needs.busy));
   for (float*& plain : c.plain) plain = reinterpret_cast<float*>(take(needs.line));
   for (int i = 0; i < P::lanes; ++i) {
