@@ -21,6 +21,7 @@ export interface TelemetryBench {
   minutes: number;
   rowsPerSecond: number;
   encoding: Encoding;
+  rows: "scalars" | "spans" | "both";
   /** Scalars the store has when curves are asked for. */
   scalars: number;
   progress(line: string): void;
@@ -32,7 +33,12 @@ export async function measureTelemetry(bench: TelemetryBench): Promise<Telemetry
   let telemetry = await leaseTelemetry(home);
   const figures: TelemetryFigures[] = [];
   try {
-    for (const load of [scalarLoad(bench.encoding), spanLoad(bench.encoding)]) {
+    const loads = {
+      scalars: [scalarLoad(bench.encoding)],
+      spans: [spanLoad(bench.encoding)],
+      both: [scalarLoad(bench.encoding), spanLoad(bench.encoding)],
+    };
+    for (const load of loads[bench.rows]) {
       bench.progress(`offering ${bench.rowsPerSecond} ${load.what}/s for ${bench.minutes} min`);
       figures.push(await measureIntake(telemetry, load, bench));
     }

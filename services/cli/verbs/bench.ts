@@ -32,6 +32,7 @@ interface Options {
   minutes: number;
   rate: number;
   encoding: "protobuf" | "json";
+  rows: "scalars" | "spans" | "both";
   scalars: number | undefined;
   training: boolean;
   pairs: number;
@@ -68,6 +69,7 @@ const benches: Bench[] = [
 
 const readObservation = oneOf("pixels", "state");
 const readPreset = oneOf("cpu", "paper");
+const readRows = oneOf("scalars", "spans", "both");
 const readEncoding = oneOf("protobuf", "json");
 
 export const bench = verb({
@@ -116,6 +118,12 @@ export const bench = verb({
       read: read.count,
       fallback: "50000",
     },
+    rows: {
+      value: "scalars|spans|both",
+      meaning: "what telemetry is offered",
+      read: readRows,
+      fallback: "both",
+    },
     encoding: {
       value: "protobuf|json",
       meaning: "how telemetry's rows are sent",
@@ -158,6 +166,7 @@ export const bench = verb({
       minutes: options.minutes ?? 0.25,
       rate: options.rate ?? 50_000,
       encoding: options.encoding ?? "protobuf",
+      rows: options.rows ?? "both",
       scalars: options.scalars,
       training: options.training,
       pairs: options.pairs ?? 10,
@@ -303,14 +312,21 @@ async function evaluation({ json, stretches, observation }: Options): Promise<nu
 
 /** The offered rate with none lost or doubled; whether it is reached, the figures say. */
 async function telemetry(options: Options): Promise<number> {
-  const { json, minutes, rate, encoding, scalars = 2e6 } = options;
+  const { json, minutes, rate, encoding, rows, scalars = 2e6 } = options;
   const progress = (line: string) => console.error(line);
   if (options.training) {
     const { pairs, epochs, observation } = options;
     const figures = await measureTraining({ pairs, epochs, observation, progress });
     return await report("telemetry-training", [figures], json);
   }
-  const bench = { minutes, rowsPerSecond: rate, encoding, scalars: Math.round(scalars), progress };
+  const bench = {
+    minutes,
+    rowsPerSecond: rate,
+    encoding,
+    rows,
+    scalars: Math.round(scalars),
+    progress,
+  };
   return await report("telemetry", await measureTelemetry(bench), json);
 }
 
