@@ -4,6 +4,7 @@
 // meantime falls out; the spread is over the stretches.
 
 import { sdpgHome } from "@sdpg/common/home.ts";
+import { quantile } from "@sdpg/common/quantile.ts";
 import { openMesh } from "./mesh.ts";
 import { CliError } from "./process.ts";
 import { sampleProcesses } from "./procfs.ts";
@@ -108,7 +109,8 @@ export function figures(stretches: readonly Stretch[]): EvaluationFigures {
       share: (cores(beside) - cores(alone)) * seconds(beside) / seconds([...beside, ...alone]),
     };
   });
-  const of = (key: keyof typeof rows[0]) => quartiles(rows.map((row) => row[key]));
+  const of = (key: keyof typeof rows[0]) =>
+    [0.25, 0.5, 0.75].map((share) => quantile(rows.map((row) => row[key]), share));
   return {
     stretches: usable.length,
     epoch_without_s: of("without"),
@@ -116,10 +118,4 @@ export function figures(stretches: readonly Stretch[]): EvaluationFigures {
     throughput_with_evaluations: of("throughput"),
     share_of_a_core_for_evaluations: of("share"),
   };
-}
-
-/** First quartile, median, third. */
-function quartiles(values: number[]): number[] {
-  const sorted = values.toSorted((a, b) => a - b);
-  return [0.25, 0.5, 0.75].map((share) => sorted[Math.round(share * (sorted.length - 1))]);
 }

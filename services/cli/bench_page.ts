@@ -11,6 +11,7 @@
 import { join } from "node:path";
 import type { Browser, BrowserContext, Page } from "playwright-core";
 import { checkoutDirectory } from "@sdpg/common/home.ts";
+import { quantile } from "@sdpg/common/quantile.ts";
 import { leaseTelemetry } from "./mesh.ts";
 import { CliError } from "./process.ts";
 import { sampleProcesses } from "./procfs.ts";
@@ -140,12 +141,12 @@ async function measureViews(
     const [after] = await sampleProcesses([pid]);
     // The first view of all is the first thing that the service is asked.
     if (i === 0) figures.first_of_service_ms = times.cold.shift()!;
-    figures[`${view.name}_cold_ms`] = median(times.cold);
-    figures[`${view.name}_warm_ms`] = median(times.warm);
+    figures[`${view.name}_cold_ms`] = quantile(times.cold, 0.5);
+    figures[`${view.name}_warm_ms`] = quantile(times.warm, 0.5);
     figures[`${view.name}_service_cpu_ms`] = (after.cpuSeconds - before.cpuSeconds) * 1000 /
       (2 * loads);
   }
-  const slowest = [...questions].map(([name, times]) => [name, median(times)] as const)
+  const slowest = [...questions].map(([name, times]) => [name, quantile(times, 0.5)] as const)
     .sort(([, a], [, b]) => b - a);
   for (const [name, ms] of slowest.slice(0, 8)) figures[`question_${name}_ms`] = ms;
   return figures;
@@ -173,9 +174,6 @@ function watch(page: Page, questions: Map<string, number[]>): void {
     questions.set(name, times);
   });
 }
-
-const median = (values: number[]): number =>
-  values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
 
 if (import.meta.main) {
   const [runs = "10000", scalars = "100000000"] = Deno.args;

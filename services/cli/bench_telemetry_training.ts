@@ -5,6 +5,7 @@
 
 import { join } from "node:path";
 import { checkoutDirectory } from "@sdpg/common/home.ts";
+import { quantile } from "@sdpg/common/quantile.ts";
 import { withoutTelemetry } from "@sdpg/common/record.ts";
 import { CliError } from "./process.ts";
 
@@ -40,22 +41,16 @@ export async function measureTraining(
   } finally {
     await Deno.remove(home, { recursive: true });
   }
-  const at = (values: number[], share: number) => {
-    const sorted = values.toSorted((a, b) => a - b);
-    const place = share * (sorted.length - 1);
-    const low = Math.floor(place);
-    return sorted[low] + (place - low) * ((sorted[low + 1] ?? sorted[low]) - sorted[low]);
-  };
   return {
     regime: "training",
     observation,
     pairs,
     epochs,
-    epoch_ms: 1000 * at(withIt, 0.5),
-    epoch_ms_without: 1000 * at(without, 0.5),
-    ratio: at(ratios, 0.5),
-    ratio_low_quartile: at(ratios, 0.25),
-    ratio_high_quartile: at(ratios, 0.75),
+    epoch_ms: 1000 * quantile(withIt, 0.5),
+    epoch_ms_without: 1000 * quantile(without, 0.5),
+    ratio: quantile(ratios, 0.5),
+    ratio_low_quartile: quantile(ratios, 0.25),
+    ratio_high_quartile: quantile(ratios, 0.75),
   };
 }
 

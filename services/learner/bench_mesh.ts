@@ -12,6 +12,7 @@
 import { parseArgs } from "node:util";
 import { loadTask, type Task } from "@sdpg/tasks/mod.ts";
 import { checkoutDirectory } from "@sdpg/common/home.ts";
+import { quantile } from "@sdpg/common/quantile.ts";
 import { Sdpg } from "./algorithms/sdpg.ts";
 import { presets } from "./presets.ts";
 import { configureTraining } from "./run.ts";
@@ -79,13 +80,6 @@ async function epoch(contender: Contender, measured: boolean) {
     if (!contender.phases.has(name)) contender.phases.set(name, []);
     contender.phases.get(name)!.push(seconds);
   }
-}
-
-function quantile(values: readonly number[], share: number): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const at = (sorted.length - 1) * share;
-  const low = Math.floor(at);
-  return sorted[low] + (at - low) * ((sorted[low + 1] ?? sorted[low]) - sorted[low]);
 }
 
 /** Median seconds of each phase. */
