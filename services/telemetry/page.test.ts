@@ -396,6 +396,17 @@ test("phaseShares() counts every second once", () => {
   });
 });
 
+test("phaseShares() gives a phase nothing where it did not come, so that all add up to 100 % everywhere", () => {
+  const shares = phaseShares([1, 2, 3, 4].flatMap((x) => [
+    { name: "phase/actor", x, y: 3 },
+    ...(x === 1 || x === 4 ? [{ name: "phase/checkpoint", x, y: 1 }] : []),
+  ]));
+  expect(shares.get("checkpoint")).toEqual([25, 0, 0, 25].map((y, i) => ({ x: i + 1, y })));
+  for (const x of [1, 1.5, 2, 3, 3.5, 4]) {
+    expect([...shares.values()].reduce((sum, line) => sum + valueAt(line, x)!, 0)).toBeCloseTo(100);
+  }
+});
+
 test("filmOf() reads what eval wrote in the name, and leaves other names alone", () => {
   expect(filmOf("epoch-400-seed-7-return-3812.5.mp4")).toMatchObject({
     epoch: 400,

@@ -4,9 +4,14 @@
 import type { Point } from "./bands.ts";
 import type { NamedPointRow } from "./queries.ts";
 
-/** Share of each phase in the time of all, in percent, at every x that has any. */
+/**
+ * Share of each phase in the time of all, in percent, at every x that has any. One that is not in every
+ * epoch (a checkpoint) takes nothing in the others: a line from one of its epochs to the next would add up
+ * with the rest to more than there is.
+ */
 export function phaseShares(rows: readonly NamedPointRow[]): Map<string, Point[]> {
-  const shares = new Map<string, Point[]>();
+  const names = new Set(rows.map(({ name }) => name.replace(/^phase\//, "")));
+  const shares = new Map<string, Point[]>([...names].map((name) => [name, []]));
   for (const [x, here] of Map.groupBy(rows, (row) => row.x)) {
     const seconds = new Map(here.map(({ name, y }) => [name.replace(/^phase\//, ""), y]));
     const own = new Map(seconds);
@@ -17,10 +22,8 @@ export function phaseShares(rows: readonly NamedPointRow[]): Map<string, Point[]
     // Parts are measured by other clocks than the whole: together they may be a hair longer.
     for (const [name, value] of own) own.set(name, Math.max(0, value));
     const sum = [...own.values()].reduce((a, b) => a + b, 0);
-    for (const [name, value] of own) {
-      const line = shares.get(name) ?? [];
-      line.push({ x, y: sum > 0 ? 100 * value / sum : 0 });
-      shares.set(name, line);
+    for (const [name, line] of shares) {
+      line.push({ x, y: sum > 0 ? 100 * (own.get(name) ?? 0) / sum : 0 });
     }
   }
   const weight = (line: Point[]) => line.reduce((total, { y }) => total + y, 0);

@@ -198,7 +198,7 @@ export const run: View = async (
   const drawRewards = () =>
     drawFamily(charts.rewards, "reward_term/", {
       title: "Reward by term",
-      yLabel: "mean reward of a step",
+      yLabel: "reward of a rollout",
       empty: "This run recorded no reward terms.",
     });
 
