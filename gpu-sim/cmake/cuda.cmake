@@ -47,10 +47,15 @@ if(sdpg_has_cuda)
   set(cuda_objects)
   foreach(source ${cuda_sources})
     get_filename_component(name ${source} NAME)
+    # Pictures have the bits of a CPU's, which rounds products before it adds them.
+    set(own_flags)
+    if(name STREQUAL "picture.cu")
+      set(own_flags --fmad=false)
+    endif()
     set(object ${CMAKE_CURRENT_BINARY_DIR}/cuda/${name}.o)
     add_custom_command(
       OUTPUT ${object}
-      COMMAND ${nvcc_launcher} ${nvcc_program} ${nvcc_flags} -I${CMAKE_CURRENT_SOURCE_DIR}/src
+      COMMAND ${nvcc_launcher} ${nvcc_program} ${nvcc_flags} ${own_flags} -I${CMAKE_CURRENT_SOURCE_DIR}/src
               -MD -MT ${object} -MF ${object}.d -c ${source} -o ${object}
       DEPENDS ${source}
       DEPFILE ${object}.d

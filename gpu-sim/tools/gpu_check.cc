@@ -1,10 +1,13 @@
 // What gpu_check.sh runs on a machine with a GPU: the CUDA mapping against the CPU's on compiled
-// models, determinism, containment of faults, memory and speed, as one table. Exit code 0 when all
-// checks hold, 1 when one does not, 2 when there is no device.
+// models, as two tables. Of the physics: parity, determinism, containment of faults, memory and
+// speed. Of the pictures: pixels that differ from the CPU's, which none may, and frames a second.
+// Exit code 0 when all checks hold, 1 when one does not, 2 when there is no device.
 //
-//   gpu_check [--emulated] [--seconds S] FOLDER    with FOLDER/{hopper,walker,ant,humanoid}.flat
+//   gpu_check [--emulated] [--seconds S] FOLDER   with
+//   FOLDER/{hopper,walker,ant,humanoid}.{flat,scene}
 //
 // --emulated runs the checks, without the benchmark, on the CPU's stand-in for a device.
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -19,7 +22,9 @@
 #include "core/kernels.h"
 #include "core/model.h"
 #include "core/model/flat_model.h"
+#include "cuda/device_renderer.h"
 #include "cuda/environments.h"
+#include "render/flat_scene.h"
 
 using namespace sdpg;
 
@@ -92,18 +97,21 @@ class Cpu {
                     e % lanes];
   }
   void step(int substeps) {
-    for (std::uint32_t b = 0; b < blocks_; ++b) {
-      const auto p = [&](Array a) {
-        return numbers_ + stride_ * b + static_cast<std::size_t>(row_[a]) * k_.lanes;
-      };
-      core::BlockView view{p(kQpos), p(kQvel),      p(kCtrl),  p(kWarm),
-                           p(kXpos), p(kXquat),     p(kXipos), status_ + std::size_t{b} * k_.lanes,
-                           p(kAct),  p(kParameters)};
-      k_.step(m_, view, scratch_, substeps);
-    }
+    for (std::uint32_t b = 0; b < blocks_; ++b) k_.step(m_, view(b), scratch_, substeps);
+  }
+  void kinematics() {
+    for (std::uint32_t b = 0; b < blocks_; ++b) k_.kinematics(m_, view(b), scratch_);
   }
 
  private:
+  core::BlockView view(std::uint32_t b) {
+    const auto p = [&](Array a) {
+      return numbers_ + stride_ * b + static_cast<std::size_t>(row_[a]) * k_.lanes;
+    };
+    return {p(kQpos), p(kQvel),      p(kCtrl),  p(kWarm),
+            p(kXpos), p(kXquat),     p(kXipos), status_ + std::size_t{b} * k_.lanes,
+            p(kAct),  p(kParameters)};
+  }
   template <class X>
   static X* zeroed(std::size_t count) {
     const std::size_t bytes = (count * sizeof(X) + 127) / 64 * 64;
@@ -261,6 +269,230 @@ double speed(cuda::Device& device, const core::Model& m, std::uint32_t count, bo
   return steps / spent;
 }
 
+// ---- pictures -----------------------------------------------------------------------------------
+
+// A scene and the poses of its bodies in some environments.
+struct Gallery {
+  std::string name;
+  std::shared_ptr<const render::Scene> scene;
+  std::uint32_t count;
+  std::vector<float> poses;  // [count][nbody][7]
+};
+
+Gallery of_task(const std::string& name, std::shared_ptr<const render::Scene> scene,
+                const core::Model& m, const core::Kernels& k, std::uint32_t count) {
+  Gallery out{name, std::move(scene), count, {}};
+  const States s = random_states(m, count, 0.5, kSeed + 4);
+  Cpu cpu(m, k, count);
+  for (std::uint32_t e = 0; e < count; ++e)
+    for (int i = 0; i < m.nq; ++i)
+      cpu.at(Cpu::kQpos, e, i) = static_cast<float>(s.qpos[e * m.nq + i]);
+  cpu.kinematics();
+  for (std::uint32_t e = 0; e < count; ++e) {
+    for (int b = 0; b < m.nbody; ++b) {
+      for (int i = 0; i < 3; ++i) out.poses.push_back(cpu.at(Cpu::kXpos, e, 3 * b + i));
+      for (int i = 0; i < 4; ++i) out.poses.push_back(cpu.at(Cpu::kXquat, e, 4 * b + i));
+    }
+  }
+  return out;
+}
+
+// Every shape, a mesh and a height field under a sun and a spot light, the camera among them.
+Gallery of_shapes(std::uint32_t count) {
+  auto scene = std::make_shared<render::Scene>();
+  scene->nbody = 2;
+  scene->parent = {0, 0};
+  scene->mass = {0, 1};
+  scene->subtree_mass = {1, 1};
+  scene->ipos.resize(6);
+  render::Camera camera{};
+  const double along_x[] = {0.5, 0.5, -0.5, -0.5};
+  std::copy_n(along_x, 4, camera.quat);
+  camera.height = 2 * std::tan(M_PI / 6);
+  scene->cameras = {camera};
+  scene->camera_names = {"side"};
+  std::mt19937_64 random(kSeed + 5);
+  std::uniform_real_distribution<double> one(-1, 1);
+  std::vector<float> corners, heights;
+  for (int i = 0; i < 8; ++i)
+    for (int axis = 0; axis < 3; ++axis) corners.push_back((i >> axis & 1) != 0 ? 0.4f : -0.4f);
+  scene->meshes.push_back(
+      render::make_mesh(corners, {0, 4, 6, 0, 6, 2, 1, 3, 7, 1, 7, 5, 0, 1, 5, 0, 5, 4,
+                                  2, 6, 7, 2, 7, 3, 0, 2, 3, 0, 3, 1, 4, 5, 7, 4, 7, 6}));
+  for (int i = 0; i < 12 * 17; ++i) heights.push_back(static_cast<float>(0.5 + 0.5 * one(random)));
+  const double extents[] = {1, 1, 0.5, 0.1};
+  scene->meshes.push_back(render::make_height_field(12, 17, extents, heights));
+  for (const auto type : {render::kPlane, render::kHeightField, render::kSphere, render::kCapsule,
+                          render::kEllipsoid, render::kCylinder, render::kBox, render::kMesh}) {
+    render::Geom geom{};
+    geom.id = geom.look = static_cast<int>(scene->geoms.size());
+    geom.type = type;
+    geom.body = type == render::kPlane ? 0 : 1;
+    double quat[4], length = 0;
+    for (double& q : quat) {
+      q = one(random);
+      length += q * q;
+    }
+    for (double& q : quat) q /= std::sqrt(length);
+    render::turn_axes(quat, geom.axes);
+    for (int i = 0; i < 3; ++i) {
+      geom.pos[i] = i == 0 ? 2 + one(random) : one(random);
+      geom.size[i] = static_cast<float>(0.3 + 0.15 * one(random));
+      geom.extent[i] = geom.size[type == render::kSphere ? 0 : i];
+      geom.albedo[i] = static_cast<float>(0.6 + 0.3 * one(random));
+    }
+    geom.specular = 0.5f;
+    geom.exponent = 10;
+    if (type == render::kCapsule || type == render::kCylinder) {
+      geom.extent[1] = geom.size[0];
+      geom.extent[2] = geom.size[1] + (type == render::kCapsule ? geom.size[0] : 0);
+    }
+    if (type == render::kPlane) {
+      const double level[] = {1, 0, 0, 0};
+      render::turn_axes(level, geom.axes);
+      geom.pos[2] = -1.2;
+      geom.size[0] = geom.size[1] = geom.extent[0] = geom.extent[1] = geom.extent[2] = 0;
+    }
+    if (type == render::kMesh) set_mesh(*scene->meshes[0], &geom);
+    if (type == render::kHeightField) set_mesh(*scene->meshes[1], &geom);
+    scene->geoms.push_back(geom);
+  }
+  for (const bool directional : {true, false}) {
+    render::Light light{};
+    light.directional = directional;
+    light.castshadow = true;
+    light.mount.pos[2] = 3;
+    light.dir[0] = 0.3;
+    light.dir[2] = -1;
+    light.attenuation[0] = 1;
+    light.cos_cutoff = 0.6f;
+    light.exponent = 5;
+    for (int c = 0; c < 3; ++c) light.diffuse[c] = light.specular[c] = 0.4f;
+    scene->lights.push_back(light);
+  }
+  Gallery out{"shapes", scene, count, {}};
+  for (std::uint32_t e = 0; e < count; ++e) {
+    const float turn = 0.2f * static_cast<float>(one(random));
+    for (const float x : {0.0f, 0.0f, 0.0f, 1.0f, 0.0f, 0.0f, 0.0f, 0.3f * turn, turn, -turn,
+                          std::cos(turn), 0.0f, 0.0f, std::sin(turn)})
+      out.poses.push_back(x);
+  }
+  return out;
+}
+
+render::View view_of(render::Kind kind, bool shadows, int frames) {
+  render::View view{};
+  view.name = "check";
+  view.camera = 0;
+  view.width = view.height = 84;
+  view.frames = frames;
+  view.kind = kind;
+  view.near = 0.01f;
+  view.far = 100;
+  view.shadows = shadows;
+  view.depth_noise = kind == render::Kind::kDepth ? 0.01f : 0;
+  return view;
+}
+
+// The scene and some environments' poses on the device, and room for stacks.
+struct Hung {
+  Hung(cuda::Device& device, const Gallery& gallery, const render::View& view,
+       std::uint32_t environments)
+      : bytes(frame_bytes(view) * static_cast<std::size_t>(view.frames) * environments) {
+    std::string error;
+    renderer = cuda::DeviceRenderer::create(device, *gallery.scene, &error);
+    const std::size_t numbers = gallery.poses.size() / gallery.count;
+    pose = cuda::DeviceMemory(device, environments * numbers * sizeof(float));
+    fresh = cuda::DeviceMemory(device, environments);  // zeros
+    stacks[0] = cuda::DeviceMemory(device, bytes);
+    stacks[1] = cuda::DeviceMemory(device, bytes);
+    if (!renderer || !pose || !fresh || !stacks[0] || !stacks[1]) {
+      std::fprintf(stderr, "gpu_check: no memory for %u pictures\n", environments);
+      std::exit(1);
+    }
+    for (std::uint32_t e = 0; e < environments; e += gallery.count)
+      device.upload(pose.data() + e * numbers * sizeof(float), gallery.poses.data(),
+                    std::min(gallery.count, environments - e) * numbers * sizeof(float));
+    args.view = view;
+    args.environments = environments;
+    args.pose = reinterpret_cast<const float*>(pose.data());
+    args.fresh = fresh.data();
+    args.seed = kSeed;
+  }
+  // Picture after picture, from one memory into the other.
+  void draw() {
+    args.from = stacks[args.picture % 2].data();
+    args.picture += 1;
+    args.to = stacks[args.picture % 2].data();
+    renderer->draw(args);
+  }
+
+  std::size_t bytes;
+  std::unique_ptr<cuda::DeviceRenderer> renderer;
+  cuda::DeviceMemory pose, fresh, stacks[2];
+  cuda::DrawArgs args{};
+};
+
+// Pixels that are not the CPU's, and all of them.
+struct Difference {
+  std::uint64_t pixels = 0, of = 0;
+};
+Difference compare_pictures(cuda::Device& device, const Gallery& gallery,
+                            const render::Renderer& renderer) {
+  Difference out;
+  const std::size_t numbers = gallery.poses.size() / gallery.count;
+  for (const bool shadows : {false, true}) {
+    for (const auto kind :
+         {render::Kind::kRgb, render::Kind::kDepth, render::Kind::kSegmentation}) {
+      if (shadows && kind != render::Kind::kRgb) continue;
+      const render::View view = view_of(kind, shadows, 1);
+      Hung hung(device, gallery, view, gallery.count);
+      hung.draw();
+      std::vector<unsigned char> drawn(hung.bytes), expected(frame_bytes(view));
+      device.download(drawn.data(), hung.args.to, hung.bytes);
+      const std::size_t scratch_bytes =
+          (renderer.scratch_bytes(*gallery.scene, view) + 63) / 64 * 64;
+      void* scratch = std::aligned_alloc(64, scratch_bytes);
+      if (scratch == nullptr) std::abort();
+      for (std::uint32_t e = 0; e < gallery.count; ++e) {
+        renderer.draw(*gallery.scene, view, gallery.poses.data() + e * numbers,
+                      {kSeed, e, hung.args.picture}, expected.data(), scratch);
+        const unsigned char* own = drawn.data() + e * expected.size();
+        const std::size_t size = render::value_bytes(kind);
+        const std::size_t pixels = static_cast<std::size_t>(view.width) * view.height;
+        for (std::size_t i = 0; i < pixels; ++i) {
+          bool same = true;
+          for (int plane = 0; plane < render::planes(kind); ++plane) {
+            const std::size_t at = (static_cast<std::size_t>(plane) * pixels + i) * size;
+            same = same && std::memcmp(own + at, expected.data() + at, size) == 0;
+          }
+          out.pixels += !same;
+        }
+        out.of += pixels;
+      }
+      std::free(scratch);
+    }
+  }
+  return out;
+}
+
+// Frames a second of 84 x 84 RGB into stacks of three.
+double frame_speed(cuda::Device& device, const Gallery& gallery, std::uint32_t count, bool shadows,
+                   double seconds) {
+  Hung hung(device, gallery, view_of(render::Kind::kRgb, shadows, 3), count);
+  for (int i = 0; i < 3; ++i) hung.draw();
+  device.synchronize();
+  double spent = 0, frames = 0;
+  while (spent < seconds) {
+    const double started = now();
+    for (int i = 0; i < 20; ++i) hung.draw();
+    device.synchronize();
+    spent += now() - started;
+    frames += 20.0 * count;
+  }
+  return frames / spent;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -301,6 +533,7 @@ int main(int argc, char** argv) {
   std::printf("\n");
 
   bool all = true;
+  std::vector<Gallery> galleries;
   for (const char* name : {"hopper", "walker", "ant", "humanoid"}) {
     std::ifstream in(folder + "/" + name + ".flat", std::ios::binary);
     std::stringstream bytes;
@@ -328,6 +561,44 @@ int main(int argc, char** argv) {
         std::printf("  %10.2f M/s   %9.2f M/s", speed(*device, m, count, true, seconds) / 1e6,
                     speed(*device, m, count, false, seconds) / 1e6);
     std::printf("%s\n", good ? "" : "  FAILED");
+    std::fflush(stdout);
+
+    std::ifstream scene_in(folder + "/" + name + ".scene", std::ios::binary);
+    std::stringstream scene_bytes;
+    scene_bytes << scene_in.rdbuf();
+    auto scene = render::load_flat_scene(scene_bytes.str(), &error);
+    if (!scene_in || !scene) {
+      std::fprintf(stderr, "gpu_check: %s/%s.scene: %s\n", folder.c_str(), name,
+                   scene_in ? error.c_str() : "cannot be read");
+      return 1;
+    }
+    galleries.push_back(of_task(name, std::move(scene), m, *k, emulated ? 2 : 256));
+  }
+
+  galleries.push_back(of_shapes(emulated ? 2 : 256));
+  const render::Renderer* renderer = render::select_renderer("", &error);
+  if (renderer == nullptr) {
+    std::fprintf(stderr, "gpu_check: %s\n", error.c_str());
+    return 1;
+  }
+  std::printf("\n%-9s %6s %20s", "pictures", "shapes", "pixels that differ");
+  const std::uint32_t nominals[] = {64, 1024, 8192};
+  if (!emulated)
+    for (const std::uint32_t count : nominals)
+      std::printf("   84 x 84 %5u    shadows %5u", count, count);
+  std::printf("\n");
+  for (const Gallery& gallery : galleries) {
+    const Difference difference = compare_pictures(*device, gallery, *renderer);
+    all = all && difference.pixels == 0;
+    std::printf("%-9s %6zu %9llu /%9llu", gallery.name.c_str(), gallery.scene->geoms.size(),
+                static_cast<unsigned long long>(difference.pixels),
+                static_cast<unsigned long long>(difference.of));
+    if (!emulated)
+      for (const std::uint32_t count : nominals)
+        std::printf("  %10.3f M/s   %9.3f M/s",
+                    frame_speed(*device, gallery, count, false, seconds) / 1e6,
+                    frame_speed(*device, gallery, count, true, seconds) / 1e6);
+    std::printf("%s\n", difference.pixels == 0 ? "" : "  FAILED");
     std::fflush(stdout);
   }
   std::printf("%s\n", all ? "all checks hold" : "a check FAILED");

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds what checks the CUDA mapping and runs it: parity with the CPU on four compiled models,
-# determinism, faults, memory, speed. Run it on a machine with a GPU; it needs nvcc, CMake and a C++
-# compiler, nothing else.
+# determinism, faults, memory, speed; the same pixels as the CPU's, frames a second. Run it on a
+# machine with a GPU; it needs nvcc, CMake and a C++ compiler, nothing else.
 #   gpu-sim/tools/gpu_check.sh [--seconds S]
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)

@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "batch/philox.h"
+#include "cuda/device.h"
 #include "cuda/device_batch.h"
 #include "render/image_stacks.h"
 #include "sdpg/sim/v1/sim.pb.h"
@@ -124,11 +125,6 @@ Status Batch::create(const sim::v1::CreateBatchRequest& request, const CreateOpt
     batch->model_ = core::make_model(request.model(), batch->program_->parameters, &error);
     if (!batch->model_) return refuse(kInvalidArgument, "task: parameters: %s", error.c_str());
   }
-  if (options.device != nullptr && (request.views_size() > 0 || request.poses()))
-    return refuse(kInvalidArgument,
-                  "%s: a batch on a CUDA device has no views and no poses; start gpu-sim with "
-                  "--device cpu, or leave them out",
-                  request.views_size() > 0 ? "views" : "poses");
   if (options.device != nullptr && request.precision() == sim::v1::PRECISION_FLOAT64)
     return refuse(kInvalidArgument, "precision: a CUDA device computes in float32 only");
   if (options.device != nullptr)
@@ -192,7 +188,7 @@ Status Batch::create(const sim::v1::CreateBatchRequest& request, const CreateOpt
       return s;
   }
   batch->shows_ = batch->stacks_ != nullptr || request.poses();
-  if (Status s = options.device != nullptr ? batch->allocate_on_device(options)
+  if (Status s = options.device != nullptr ? batch->allocate_on_device(options, request.poses())
                                            : batch->allocate(options, request);
       !s.ok())
     return s;
@@ -358,14 +354,23 @@ Status Batch::allocate(const CreateOptions& options, const sim::v1::CreateBatchR
   return {};
 }
 
-Status Batch::allocate_on_device(const CreateOptions& options) {
+Status Batch::allocate_on_device(const CreateOptions& options, bool poses) {
   layout_ = lay_out({sizes_.horizon, sizes_.environments, sizes_.nominals, sizes_.actions,
-                     sizes_.privileged, sizes_.actor, sizes_.rewards});
+                     sizes_.privileged, sizes_.actor, sizes_.rewards,
+                     poses ? static_cast<std::uint64_t>(core::nbody(*model_)) : 0});
+  // More than 64 bits hold, perhaps; DeviceBatch counts the rest.
+  if (stacks_ && stacks_->image_bytes() > static_cast<double>(options.device->memory_bytes()))
+    return refuse(kResourceExhausted,
+                  "the images need %.0f bytes of the device, it has %.0f; lower nominals, horizon, "
+                  "or the views' sizes or frames",
+                  stacks_->image_bytes(), static_cast<double>(options.device->memory_bytes()));
+  if (stacks_) stacks_->lay_out(&layout_);
   std::string error;
-  device_ = cuda::DeviceBatch::create(*options.device,
-                                      {model_.get(), program_.get(), qpos0_, seed_, sizes_.nominals,
-                                       sizes_.members, layout_, options.memory_limit_bytes},
-                                      &error);
+  device_ = cuda::DeviceBatch::create(
+      *options.device,
+      {model_.get(), program_.get(), qpos0_, seed_, sizes_.nominals, sizes_.members, layout_,
+       options.memory_limit_bytes, shows_, stacks_.get()},
+      &error);
   if (!device_) return refuse(kResourceExhausted, "%s", error.c_str());
   cuda_ipc_ = options.cuda_ipc;
   state_bytes_ = device_->state_bytes();
@@ -890,8 +895,11 @@ Status Batch::begin(ThreadPool& pool, std::uint64_t epoch, bool reset, BeginRepo
   const auto run = [&]<class T>(T) {
     if (device_) {
       device_->begin(reset);
+      begun = now(CLOCK_REALTIME);
+      if (reset) newest_shown_ = false;
+      if (shows_) images = show_on_device(0);
       for (const BufferArray& array : layout_.arrays)
-        if (array.extra_slot) mirror(array, 0, 1);
+        if (array.extra_slot || array.image) mirror(array, 0, 1);
       return;
     }
     pool.run((sizes_.nominals + chunk - 1) / chunk, [&](int item, int worker) {
@@ -1028,20 +1036,41 @@ Status Batch::step_on_device(const ActionArgs& args, std::size_t std_count, Step
   for (int bit = 0; bit < 8; ++bit) fault_counts_[bit] += counters.fault_bits[bit];
   environment_steps_ += sizes_.environments;
   const std::uint64_t stepped = now(CLOCK_REALTIME);
-  // The replies of an inline transport carry the next actor observations.
+  newest_shown_ = false;
+  const std::uint32_t images = shows_ ? show_on_device(args.t + 1) : 0;
+  const std::uint64_t shown = now(CLOCK_REALTIME);
+  // The replies of an inline transport carry the next actor observations and images.
   for (const BufferArray& array : layout_.arrays)
-    if (array.name == "actor") mirror(array, args.t + 1, args.t + 2);
+    if (array.name == "actor" || (array.image && args.t + 1 < sizes_.horizon))
+      mirror(array, args.t + 1, args.t + 2);
   if (report != nullptr) {
     const std::uint64_t finished = now(CLOCK_REALTIME);
     *report = {};
     report->nominals_done = counters.nominals_done;
     report->faults = counters.faults;
+    report->images = images;
     report->phases[0] = {"noise", started, started};
     report->phases[1] = {"physics", started, stepped};  // one queue of kernels, timed as a whole
-    report->phases[2] = {"task", stepped, finished};
+    report->phases[2] = {"task", shown, finished};
     report->phases[3] = {"reset", finished, finished};
+    if (shows_) report->phases[4] = {"render", stepped, shown};
   }
   return {};
+}
+
+std::uint32_t Batch::show_on_device(std::uint32_t slot) {
+  device_->pose(slot);
+  std::uint32_t images = 0;
+  if (stacks_ && slot < sizes_.horizon) {
+    if (newest_shown_)
+      device_->copy_stacks(newest_slot_, slot);
+    else
+      images = device_->advance_stacks(newest_slot_, slot);
+    newest_slot_ = slot;
+    newest_shown_ = true;
+  }
+  device_->synchronize();
+  return images;
 }
 
 Status Batch::end(std::uint32_t* steps) {
@@ -1050,7 +1079,8 @@ Status Batch::end(std::uint32_t* steps) {
   segment_open_ = false;
   if (device_) {
     for (const BufferArray& array : layout_.arrays)
-      mirror(array, 0, next_t_ + (array.extra_slot ? 1u : 0u));
+      if (!array.image)  // came as they were drawn
+        mirror(array, 0, next_t_ + (array.extra_slot ? 1u : 0u));
   }
   if (steps != nullptr) *steps = next_t_;
   return {};

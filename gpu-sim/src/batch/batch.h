@@ -163,12 +163,16 @@ class Batch {
   };
 
   Batch();
-  Status allocate_on_device(const CreateOptions& options);
+  Status allocate_on_device(const CreateOptions& options, bool poses);
   Status step_on_device(const ActionArgs& args, std::size_t std_count, StepReport* report);
+  // As show() does on a CPU.
+  std::uint32_t show_on_device(std::uint32_t slot);
   // Copies slots [first, end) of the arrays that have them into buffer(), unless the caller maps
   // the device's memory.
   void mirror(const BufferArray& array, std::uint64_t first, std::uint64_t end);
   Status allocate(const CreateOptions& options, const sim::v1::CreateBatchRequest& request);
+  // Of a snapshot's part before the stacks.
+  std::uint64_t saved_state_bytes() const;
 
   // Poses of the nominals before step `slot`, and pictures of them while the buffer has that slot.
   template <class T>

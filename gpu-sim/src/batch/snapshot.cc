@@ -38,12 +38,15 @@ struct StacksHeader {
 
 }  // namespace
 
-std::uint64_t Batch::snapshot_bytes() const {
-  if (device_) return sizeof(Header) + device_->saved_bytes();
+std::uint64_t Batch::saved_state_bytes() const {
+  if (device_) return device_->saved_bytes();
   const std::uint64_t padded = std::uint64_t{blocks_} * lanes_;
-  const std::uint64_t state = blocks_ * block_stride_ + padded * 4 + sizes_.nominals * 4ull;
+  return blocks_ * block_stride_ + padded * 4 + sizes_.nominals * 4ull;
+}
+
+std::uint64_t Batch::snapshot_bytes() const {
   const std::uint64_t stacks = stacks_ ? sizeof(StacksHeader) + stacks_->saved_bytes() : 0;
-  return sizeof(Header) + state + stacks;
+  return sizeof(Header) + saved_state_bytes() + stacks;
 }
 
 Status Batch::snapshot(std::uint8_t* out, std::uint64_t bytes) const {
@@ -64,13 +67,17 @@ Status Batch::snapshot(std::uint8_t* out, std::uint64_t bytes) const {
     memcpy(at + state + progress, episodes_, sizes_.nominals * 4ull);
   }
   if (stacks_) {
-    std::uint8_t* const into = at + state + progress + sizes_.nominals * 4ull;
+    std::uint8_t* const into = at + saved_state_bytes();
     const StacksHeader stacks{stacks_->fingerprint(), newest_shown_};
     memcpy(into, &stacks, sizeof stacks);
-    std::vector<std::uint8_t> fresh(sizes_.nominals);
-    for (std::uint32_t n = 0; n < sizes_.nominals; ++n)
-      fresh[n] = progress_[n * sizes_.members] == 0;
-    stacks_->save(newest_slot_, fresh.data(), into + sizeof stacks);
+    if (device_) {
+      device_->save_stacks(newest_slot_, into + sizeof stacks);
+    } else {
+      std::vector<std::uint8_t> fresh(sizes_.nominals);
+      for (std::uint32_t n = 0; n < sizes_.nominals; ++n)
+        fresh[n] = progress_[n * sizes_.members] == 0;
+      stacks_->save(newest_slot_, fresh.data(), into + sizeof stacks);
+    }
   }
 
   Header header{};
@@ -134,7 +141,7 @@ Status Batch::restore(const std::uint8_t* bytes, std::uint64_t count) {
   const std::uint64_t state = blocks_ * block_stride_;
   const std::uint64_t progress = std::uint64_t{blocks_} * lanes_ * 4;
   StacksHeader stacks{};
-  if (const std::uint64_t at = sizeof header + state + progress + sizes_.nominals * 4ull;
+  if (const std::uint64_t at = sizeof header + saved_state_bytes();
       draws() && count >= at + sizeof stacks) {
     memcpy(&stacks, bytes + at, sizeof stacks);
     if (stacks.views != stacks_->fingerprint())
@@ -149,10 +156,13 @@ Status Batch::restore(const std::uint8_t* bytes, std::uint64_t count) {
     return refuse(kInvalidArgument, "restore: the snapshot is damaged (checksum differs)");
 
   if (stacks_) {
-    const std::uint8_t* const from = at + state + progress + sizes_.nominals * 4ull;
+    const std::uint8_t* const from = at + saved_state_bytes() + sizeof stacks;
     newest_slot_ = 0;
     newest_shown_ = stacks.shown != 0;
-    stacks_->restore(newest_slot_, from + sizeof stacks);
+    if (device_)
+      device_->restore_stacks(newest_slot_, from);
+    else
+      stacks_->restore(newest_slot_, from);
   }
   if (device_) {
     device_->restore(at);

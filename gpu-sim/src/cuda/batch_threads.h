@@ -35,10 +35,6 @@ SDPG_FN void count(std::uint32_t* counter) {
 #endif
 }
 
-// |x| beyond this counts as not finite, as in the physics.
-SDPG_FN bool usable(float x) { return fabsf(x) <= 1e10f; }  // false for NaN
-SDPG_FN float cleaned(float x) { return usable(x) ? x : 0.0f; }
-
 // One environment's view of the arrays it works on; rows are kLanes apart.
 struct Lane {
   const BatchArgs& args;

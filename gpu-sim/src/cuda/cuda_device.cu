@@ -9,6 +9,7 @@
 #include "cuda/device.h"
 #include "cuda/physics_launch.h"
 #include "cuda/physics_team.h"
+#include "cuda/picture_launch.h"
 
 namespace sdpg::cuda {
 namespace {
@@ -137,6 +138,23 @@ class Cuda final : public Device {
     use();
     copy_kernel<<<blocks(), kThreads>>>(args, all, draws, in_step, t);
     launched("copy");
+  }
+
+  PicturePlan plan_pictures(const render::SceneArrays& scene) override {
+    use();
+    PicturePlan plan;
+    int blocks_here = 0;
+    check(lay_out_pictures(scene, &plan, &blocks_here), "prepare the pictures");
+    plan.blocks = static_cast<std::uint32_t>(blocks_here * properties_.multiProcessorCount);
+    return plan;
+  }
+  void draw(const DrawArgs& args) override {
+    use();
+    check(launch_pictures(args), "launch the pictures");
+  }
+  void move(void* to, const void* from, std::size_t bytes) override {
+    use();
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice), "move");
   }
 
  private:

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "cuda/batch_args.h"
+#include "cuda/draw_args.h"
 #include "cuda/state.h"
 
 namespace sdpg::cuda {
@@ -40,9 +41,11 @@ class Device {
   // Lays out the physics of a model; false and a line in `error` if an environment does not fit.
   virtual bool plan(const core::Model& model, int sensor_values, Plan* plan,
                     std::string* error) = 0;
+  // Lays out the pictures of a scene.
+  virtual PicturePlan plan_pictures(const render::SceneArrays& scene) = 0;
 
   // Launches, in order. A failed launch ends the process with one line: a device that has failed
-  // once gives no further answers. What each does is said in batch_threads.h.
+  // once gives no further answers. What each does is said in batch_threads.h and picture.h.
   virtual void simulate(const PhysicsArgs& args) = 0;
   virtual void act(const BatchArgs& args, const StepArgs& step) = 0;
   virtual void finish(const BatchArgs& args, const StepArgs& step) = 0;
@@ -52,6 +55,9 @@ class Device {
   virtual void show(const BatchArgs& args, std::uint32_t t, std::uint32_t stride,
                     const std::uint8_t* only) = 0;
   virtual void copy(const BatchArgs& args, bool all, bool draws, bool in_step, std::uint32_t t) = 0;
+  virtual void draw(const DrawArgs& args) = 0;
+  // Bytes from one place of its memory to another; the two do not overlap.
+  virtual void move(void* to, const void* from, std::size_t bytes) = 0;
   // Waits until everything launched is done.
   virtual void synchronize() = 0;
 };

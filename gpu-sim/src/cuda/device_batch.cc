@@ -5,48 +5,10 @@
 #include <cstdio>
 #include <cstring>
 
+#include "cuda/device_layout.h"
+
 namespace sdpg::cuda {
 namespace {
-
-std::uint64_t align256(std::uint64_t bytes) { return (bytes + 255) / 256 * 256; }
-
-// Arrays collected on the host, to be uploaded in one piece.
-class Constants {
- public:
-  // Offset of the array.
-  template <class T>
-  std::uint64_t add(const T* items, std::size_t count) {
-    const std::uint64_t at = bytes_.size();
-    bytes_.resize(at + align256(count * sizeof(T)));
-    if (count > 0) std::memcpy(bytes_.data() + at, items, count * sizeof(T));
-    return at;
-  }
-  template <class T>
-  std::uint64_t add(const std::vector<T>& items) {
-    return add(items.data(), items.size());
-  }
-  const std::vector<unsigned char>& bytes() const { return bytes_; }
-
- private:
-  std::vector<unsigned char> bytes_;
-};
-
-// Divides one allocation; with a null base it only counts.
-class Divider {
- public:
-  explicit Divider(unsigned char* base) : base_(base) {}
-  template <class T>
-  T* take(std::uint64_t count) {
-    T* const out = reinterpret_cast<T*>(base_ + used_);
-    used_ += align256(count * sizeof(T));
-    return out;
-  }
-  std::uint64_t used() const { return used_; }
-
- private:
-  unsigned char* base_;
-  std::uint64_t used_ = 0;
-};
 
 std::uint32_t lay_out_rows(const core::Model& m, const task::Program& program, Rows* rows) {
   std::uint32_t next = 0;
@@ -108,6 +70,11 @@ std::unique_ptr<DeviceBatch> DeviceBatch::create(Device& device, const DeviceBat
   p.sensor_values = static_cast<int>(program.sensor_values);
   for (const core::Sensor& sensor : program.sensors) p.velocities |= core::is_velocity(sensor);
   out->needs_frames_ = rows.frames || p.velocities;
+  out->stacks_ = setup.stacks;
+  if (setup.stacks != nullptr) {
+    out->renderer_ = DeviceRenderer::create(device, setup.stacks->scene(), error);
+    if (!out->renderer_) return nullptr;
+  }
 
   // Constants.
   Constants constants;
@@ -145,6 +112,8 @@ std::unique_ptr<DeviceBatch> DeviceBatch::create(Device& device, const DeviceBat
     return divider.used();
   };
   const std::uint64_t acting = std::uint64_t{a.nominals} * a.actions;
+  const std::uint64_t poses =
+      std::uint64_t{a.nominals} * static_cast<std::uint64_t>(m.nbody) * render::kPoseNumbers;
   float *mean = nullptr, *std = nullptr;
   const auto work = [&](Divider divider) {
     const std::uint64_t lanes = std::uint64_t{a.slots} * kLanes;
@@ -157,23 +126,28 @@ std::unique_ptr<DeviceBatch> DeviceBatch::create(Device& device, const DeviceBat
     mean = divider.take<float>(acting);
     std = divider.take<float>(acting);
     a.counters = divider.take<Counters>(1);
+    out->pose_ = divider.take<float>(setup.shows ? poses : 0);
+    out->begun_ = divider.take<std::uint8_t>(setup.shows ? a.nominals : 0);
     p.far = divider.take<unsigned char>(std::uint64_t{p.plan.teams} * p.plan.far_bytes);
     return divider.used();
   };
   const std::uint64_t saved_bytes = saved(Divider(nullptr)), work_bytes = work(Divider(nullptr));
-  out->state_bytes_ = saved_bytes + work_bytes + constants.bytes().size();
+  out->state_bytes_ = saved_bytes + work_bytes + constants.bytes().size() +
+                      (out->renderer_ ? out->renderer_->bytes() : 0);
   out->environment_bytes_ = rows.end * 4 + 4;
   const double needed = static_cast<double>(out->state_bytes_ + setup.layout.bytes);
   const double allowed =
       static_cast<double>(std::min(setup.memory_limit_bytes, device.memory_bytes()));
   if (needed > allowed) {
-    char line[256];
+    char line[256], images[64] = "";
+    if (setup.stacks != nullptr)
+      std::snprintf(images, sizeof images, ", %.0f of it images", setup.stacks->image_bytes());
     std::snprintf(
         line, sizeof line,
-        "the batch needs %.0f bytes of the device (%.0f state, %.0f rollout buffer), %.0f "
-        "are allowed; lower nominals, auxiliaries_per_nominal or horizon",
+        "the batch needs %.0f bytes of the device (%.0f state, %.0f rollout buffer%s), %.0f "
+        "are allowed; lower nominals, auxiliaries_per_nominal or horizon%s",
         needed, static_cast<double>(out->state_bytes_), static_cast<double>(setup.layout.bytes),
-        allowed);
+        images, allowed, setup.stacks != nullptr ? ", or the views' sizes or frames" : "");
     *error = line;
     return nullptr;
   }
@@ -228,6 +202,75 @@ PhysicsArgs DeviceBatch::frames(std::uint32_t stride, const std::uint8_t* only) 
   p.count = args_.environments / stride;
   p.only = only;
   return p;
+}
+
+unsigned char* DeviceBatch::stacks_at(std::size_t view, std::uint32_t slot) const {
+  return buffer_.data() + stacks_->offset(view) + slot * stacks_bytes(view);
+}
+std::uint64_t DeviceBatch::stacks_bytes(std::size_t view) const {
+  const render::View& v = stacks_->views()[view];
+  return frame_bytes(v) * static_cast<std::uint64_t>(v.frames) * args_.nominals;
+}
+
+void DeviceBatch::pose(std::uint32_t slot) {
+  PhysicsArgs p = frames(args_.members, nullptr);
+  p.pose = pose_;
+  p.begun = begun_;
+  p.progress = args_.progress;
+  device_.simulate(p);
+  if (args_.out.pose == nullptr) return;
+  const std::uint64_t numbers = std::uint64_t{args_.nominals} *
+                                static_cast<std::uint64_t>(p.model.nbody) * render::kPoseNumbers;
+  device_.move(args_.out.pose + slot * numbers, pose_, numbers * sizeof(float));
+  device_.move(args_.out.fresh + std::uint64_t{slot} * args_.nominals, begun_, args_.nominals);
+}
+
+std::uint32_t DeviceBatch::advance_stacks(std::uint32_t from, std::uint32_t to) {
+  const std::size_t views = stacks_->views().size();
+  for (std::size_t v = 0; v < views; ++v) {
+    DrawArgs draw{};
+    draw.view = stacks_->views()[v];
+    draw.environments = args_.nominals;
+    draw.pose = pose_;
+    draw.fresh = begun_;
+    draw.from = stacks_at(v, from);
+    draw.to = stacks_at(v, to);
+    draw.seed = args_.seed;
+    draw.picture = pictures_ * views + v;
+    renderer_->draw(draw);
+  }
+  pictures_ += 1;
+  return static_cast<std::uint32_t>(views) * args_.nominals;
+}
+
+void DeviceBatch::copy_stacks(std::uint32_t from, std::uint32_t to) {
+  if (from == to) return;
+  for (std::size_t v = 0; v < stacks_->views().size(); ++v)
+    device_.move(stacks_at(v, to), stacks_at(v, from), stacks_bytes(v));
+}
+
+void DeviceBatch::save_stacks(std::uint32_t slot, std::uint8_t* out) const {
+  std::vector<std::int32_t> progress(args_.environments);
+  device_.download(progress.data(), args_.progress, progress.size() * sizeof(std::int32_t));
+  for (std::uint32_t n = 0; n < args_.nominals; ++n, out += sizeof pictures_)
+    std::memcpy(out, &pictures_, sizeof pictures_);
+  for (std::size_t v = 0; v < stacks_->views().size(); ++v) {
+    const std::uint64_t bytes = stacks_bytes(v);
+    device_.download(out, stacks_at(v, slot), bytes);
+    for (std::uint32_t n = 0; n < args_.nominals; ++n)
+      if (progress[n * args_.members] == 0)
+        std::memset(out + n * (bytes / args_.nominals), 0, bytes / args_.nominals);
+    out += bytes;
+  }
+}
+
+void DeviceBatch::restore_stacks(std::uint32_t slot, const std::uint8_t* in) {
+  std::memcpy(&pictures_, in, sizeof pictures_);  // the same for all nominals
+  in += args_.nominals * sizeof pictures_;
+  for (std::size_t v = 0; v < stacks_->views().size(); ++v) {
+    device_.upload(stacks_at(v, slot), in, stacks_bytes(v));
+    in += stacks_bytes(v);
+  }
 }
 
 bool DeviceBatch::begin(bool reset) {

@@ -11,6 +11,8 @@
 #include "batch/rollout_buffer.h"
 #include "cuda/batch_args.h"
 #include "cuda/device_model.h"
+#include "cuda/device_renderer.h"
+#include "render/image_stacks.h"
 #include "task/make_program.h"
 
 namespace sdpg::cuda {
@@ -24,6 +26,8 @@ struct DeviceBatchSetup {
   std::uint32_t nominals, members;
   batch::BufferLayout layout;
   std::uint64_t memory_limit_bytes;
+  bool shows;                         // the nominals' poses are asked for
+  const render::ImageStacks* stacks;  // their views, laid out in `layout`; null without any
 };
 
 class DeviceBatch {
@@ -43,6 +47,16 @@ class DeviceBatch {
   std::uint64_t state_bytes() const { return state_bytes_; }
   std::uint32_t environment_bytes() const { return environment_bytes_; }
 
+  // Poses of the nominals before step `slot`.
+  void pose(std::uint32_t slot);
+  // Pictures of these poses, and the stacks with them; see ImageStacks::advance and copy. Returns
+  // the number of pictures.
+  std::uint32_t advance_stacks(std::uint32_t from, std::uint32_t to);
+  void copy_stacks(std::uint32_t from, std::uint32_t to);
+  // As ImageStacks saves and restores them.
+  void save_stacks(std::uint32_t slot, std::uint8_t* out) const;
+  void restore_stacks(std::uint32_t slot, const std::uint8_t* in);
+
   // The exact state: [state blocks][progress][episodes].
   std::uint64_t saved_bytes() const { return saved_.bytes(); }
   void save(void* out) const;
@@ -53,11 +67,16 @@ class DeviceBatch {
   // The rollout buffer, for callers without access to the device.
   void read_buffer(std::uint64_t offset, std::uint64_t bytes, void* out) const;
   bool ipc_handle(unsigned char handle[64]) const;
+  // Waits for what was launched.
+  void synchronize() const { device_.synchronize(); }
   const Device& device() const { return device_; }
 
  private:
   explicit DeviceBatch(Device& device) : device_(device) {}
   PhysicsArgs frames(std::uint32_t stride, const std::uint8_t* only) const;
+  // Of all nominals, in a slot of the buffer.
+  unsigned char* stacks_at(std::size_t view, std::uint32_t slot) const;
+  std::uint64_t stacks_bytes(std::size_t view) const;
 
   Device& device_;
   BatchArgs args_{};
@@ -66,6 +85,11 @@ class DeviceBatch {
   int substeps_ = 1;
   std::uint64_t state_bytes_ = 0;
   std::uint32_t environment_bytes_ = 0;
+  const render::ImageStacks* stacks_ = nullptr;
+  std::unique_ptr<DeviceRenderer> renderer_;
+  float* pose_ = nullptr;          // [N, B, 7] of the newest slot
+  std::uint8_t* begun_ = nullptr;  // [N] their episodes have just begun
+  std::uint64_t pictures_ = 0;     // drawn of each nominal, all views of a slot as one
   DeviceMemory model_, saved_, constants_, work_, buffer_;
 };
 

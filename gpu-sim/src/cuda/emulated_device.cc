@@ -7,6 +7,7 @@
 
 #include "cuda/batch_threads.h"
 #include "cuda/device.h"
+#include "cuda/emulated_picture.h"
 #include "cuda/fiber_team.h"
 #include "cuda/physics_team.h"
 
@@ -73,6 +74,11 @@ class Emulated final : public Device {
       device::copy(args, all, draws, in_step, t, e, thread);
     });
   }
+  PicturePlan plan_pictures(const render::SceneArrays& scene) override {
+    return plan_emulated_pictures(scene);
+  }
+  void draw(const DrawArgs& args) override { draw_emulated_pictures(args, seed_, fibers_); }
+  void move(void* to, const void* from, std::size_t bytes) override { memcpy(to, from, bytes); }
 
  private:
   template <int N>

@@ -106,14 +106,44 @@ SDPG_FN void simulate_environment(const PhysicsArgs& args, const Team& team, uns
   put_back(state.sensordata, rows.sensordata, args.sensor_values);
 }
 
+// The bodies' poses of an environment's present state; Batch::pose_block (batch/batch.cc) on a CPU.
+template <class P, class Team>
+SDPG_FN void pose_environment(const PhysicsArgs& args, const Team& team, unsigned char* near,
+                              unsigned char* far, std::uint32_t number) {
+  using T = typename P::Scalar;
+  const core::Model& m = args.model;
+  const Rows& rows = args.state.rows;
+  const std::uint32_t environment = number * args.stride;
+  const StateCopy<P> state(m, args.sensor_values, near);
+  core::Scratch<P, Team> s = open_team_scratch<P, Team>(m, state, args.plan.kept, far);
+  s.team = team;
+  const auto fetch = [&](P* to, std::uint32_t row, int count) {
+    const T* from = args.state.template at<T>(environment, row);
+    team.each(0, count, [&](int i) { to[i] = P(from[i * kLanes]); });
+  };
+  fetch(s.qpos, rows.qpos, m.nq);
+  fetch(state.parameters, rows.parameters, m.nparameters);
+  core::kinematics(s);
+  float* const out = args.pose + static_cast<std::uint64_t>(number) * m.nbody * 7;
+  // A restored state may hold anything.
+  team.each(0, m.nbody, [&](int b) {
+    for (int k = 0; k < 3; ++k) out[b * 7 + k] = cleaned(s.xpos[b * 3 + k][0]);
+    for (int k = 0; k < 4; ++k) out[b * 7 + 3 + k] = cleaned(s.xquat[b * 4 + k][0]);
+  });
+  team.once([&] { args.begun[number] = args.progress[environment] == 0; });
+}
+
 // Every environment that is team `number`'s turn.
 template <class P, class Team>
 SDPG_FN void simulate(const PhysicsArgs& args, const Team& team, unsigned char* near,
                       std::uint32_t number) {
   unsigned char* const far = args.far + static_cast<std::uint64_t>(number) * args.plan.far_bytes;
-  for (std::uint32_t i = number; i < args.count; i += args.plan.teams)
-    if (args.only == nullptr || args.only[i] != 0)
+  for (std::uint32_t i = number; i < args.count; i += args.plan.teams) {
+    if (args.pose != nullptr)
+      pose_environment<P>(args, team, near, far, i);
+    else if (args.only == nullptr || args.only[i] != 0)
       simulate_environment<P>(args, team, near, far, i * args.stride);
+  }
 }
 
 // Threads of a team for a model: more of them where there are more parts to share.

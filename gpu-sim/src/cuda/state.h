@@ -43,6 +43,10 @@ struct Plan {
   std::uint32_t teams;       // at work at the same time
 };
 
+// |x| beyond this counts as not finite, as in the physics.
+SDPG_FN bool usable(float x) { return x <= 1e10f && x >= -1e10f; }  // false for NaN
+SDPG_FN float cleaned(float x) { return usable(x) ? x : 0.0f; }
+
 struct PhysicsArgs {
   core::Model model;  // with pointers into the device's memory
   const core::Sensor* sensors;
@@ -57,6 +61,11 @@ struct PhysicsArgs {
   // number in `only`, if there is one, is not 0.
   std::uint32_t count, stride;
   const std::uint8_t* only;
+  // Not null: what cameras follow instead of a step, and whether the episode has just begun; of
+  // environment i * stride in place i.
+  float* pose;                   // [count][nbody][7]
+  std::uint8_t* begun;           // [count]
+  const std::int32_t* progress;  // [environments]
 };
 
 }  // namespace sdpg::cuda

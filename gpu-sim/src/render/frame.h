@@ -76,7 +76,9 @@ struct Frame {
 
 // Bytes of memory make_frame() needs for its arrays, a multiple of 64.
 std::size_t frame_memory(const Scene&);
-// `memory` is aligned to 64 bytes. With `cull` false every geom keeps the whole screen: for tests.
+std::size_t frame_memory(const SceneArrays&);
+// On a CPU; frame_source.h has it for a team. `memory` is aligned to 64 bytes. With `cull` false
+// every geom keeps the whole screen: for tests.
 void make_frame(const Scene&, const View&, const float* pose, void* memory, bool cull, Frame* out);
 
 }  // namespace sdpg::render

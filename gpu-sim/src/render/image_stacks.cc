@@ -130,8 +130,7 @@ void ImageStacks::ranges(std::uint32_t slot, const std::uint32_t* chosen, std::u
     const auto at = [&](std::uint32_t i) { return chosen != nullptr ? chosen[i] : i; };
     for (std::uint32_t first = 0, end; first < count; first = end) {
       for (end = first + 1; end < count && at(end) == at(end - 1) + 1;) ++end;
-      f(static_cast<std::uint64_t>(stack(v, slot, at(first)) - buffer_),
-        stack_bytes(v) * (end - first));
+      f(place(v, slot, at(first)), stack_bytes(v) * (end - first));
     }
   }
 }

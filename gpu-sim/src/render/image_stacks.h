@@ -42,6 +42,9 @@ class ImageStacks {
   std::uint32_t bodies() const { return bodies_; }
   std::uint32_t environments() const { return options_.environments; }
   const std::vector<View>& views() const { return views_; }
+  const Scene& scene() const { return *scene_; }
+  // Of a view's array in the buffer.
+  std::uint64_t offset(std::size_t view) const { return offsets_[view]; }
   const char* isa() const { return renderer_->isa; }
   // Of all slots; may be more than any machine has.
   double image_bytes() const;
@@ -80,9 +83,12 @@ class ImageStacks {
   std::uint64_t stack_bytes(std::size_t view) const {
     return frame_bytes(views_[view]) * static_cast<std::uint64_t>(views_[view].frames);
   }
-  std::uint8_t* stack(std::size_t view, std::uint32_t slot, std::uint32_t environment) const {
-    return buffer_ + offsets_[view] +
+  std::uint64_t place(std::size_t view, std::uint32_t slot, std::uint32_t environment) const {
+    return offsets_[view] +
            (std::uint64_t{slot} * options_.environments + environment) * stack_bytes(view);
+  }
+  std::uint8_t* stack(std::size_t view, std::uint32_t slot, std::uint32_t environment) const {
+    return buffer_ + place(view, slot, environment);
   }
 
   StackOptions options_{};

@@ -23,6 +23,12 @@ struct Mesh {
   float centre[3], extent[3];  // of the box around all, m
 };
 
+// What a ray needs of a mesh, wherever it lies.
+struct Triangles {
+  const Mesh::Node* nodes;
+  const Mesh::Triangle* triangles;
+};
+
 // Nodes that can wait while one is looked at; halving keeps the tree this low.
 inline constexpr int kMeshStack = 64;
 // The number of a triangle must be a whole number in single precision.

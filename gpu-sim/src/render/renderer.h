@@ -24,8 +24,8 @@ struct Scene;
 // Numbers of sdpg.view.v1.ImageKind.
 enum class Kind : std::int32_t { kRgb = 1, kDepth = 2, kSegmentation = 3 };
 
-struct View {
-  std::string name;
+// What drawing a view reads.
+struct Shot {
   int camera;  // index in the model
   int width, height;
   int frames;  // of the stack that the picture goes into; drawing does not look at it
@@ -33,6 +33,9 @@ struct View {
   float near, far;  // m
   bool shadows;
   float depth_noise;  // m
+};
+struct View : Shot {
+  std::string name;
 };
 
 // Checks the message and builds the constants. On failure returns null and one line in `error` that
@@ -49,7 +52,7 @@ inline constexpr int kPoseNumbers = 7;
 // Planes of a frame: red, green, blue, or one.
 inline constexpr int planes(Kind kind) { return kind == Kind::kRgb ? 3 : 1; }
 inline constexpr std::size_t value_bytes(Kind kind) { return kind == Kind::kRgb ? 1 : 4; }
-inline std::size_t frame_bytes(const View& view) {
+inline std::size_t frame_bytes(const Shot& view) {
   return planes(view.kind) * value_bytes(view.kind) * static_cast<std::size_t>(view.width) *
          static_cast<std::size_t>(view.height);
 }

@@ -1,5 +1,6 @@
 // Draws a frame with `P::lanes` pixels at once. renderer_<isa>.cc includes this once, with SDPG_ISA
-// set and the flags of its instruction set; a thread of CUDA would be one lane.
+// set and the flags of its instruction set; a thread of CUDA is one lane (cuda/picture.h), which
+// draws a pixel without passes by the same functions.
 //
 // A pack covers a tile of the picture (4 x 4 pixels of 16 lanes), because shapes are compact: tiles
 // that touch one are fewer than strips. Rows of tiles are drawn one after another:
@@ -24,6 +25,13 @@
 #include "core/simd.h"
 #include "core/spatial.h"
 #include "render/frame.h"
+
+// Large: part of its caller on a CPU, under nvcc a function of its own.
+#if defined(__CUDACC__)
+#define SDPG_PART SDPG_FN
+#else
+#define SDPG_PART SDPG_INLINE
+#endif
 
 namespace sdpg::render {
 SDPG_ISA_BEGIN
@@ -228,9 +236,8 @@ SDPG_INLINE bool meets(const Mesh::Node& node, const Vec3<P>& o, const Vec3<P>& 
 // so that the way they took does not matter. With `any_hit` the walk ends once all of `asked` have
 // met something.
 template <bool any_hit, class P>
-SDPG_INLINE typename P::Bool hit_mesh(const Mesh& mesh, const Vec3<P>& o, const Vec3<P>& d,
-                                      float least, typename P::Bool asked, P* nearest,
-                                      P* triangle) {
+SDPG_PART typename P::Bool hit_mesh(const Triangles& mesh, const Vec3<P>& o, const Vec3<P>& d,
+                                    float least, typename P::Bool asked, P* nearest, P* triangle) {
   const auto invert = [](P x) { return 1.0f / copysign(max(abs(x), kSmallest), x); };
   const Vec3<P> inverse{invert(d.x), invert(d.y), invert(d.z)};
   const float first_direction[3] = {d.x[0], d.y[0], d.z[0]};
@@ -398,7 +405,7 @@ SDPG_INLINE void draw_shape(const Canvas<P>& c, int index, int row, Span columns
     if constexpr (is_mesh(type)) {
       P t = depth, triangle = P(-1.0f);
       const auto nearer =
-          hit_mesh<false>(*s.geom->mesh, origin, d, f.near, core::all_lanes<P>(), &t, &triangle);
+          hit_mesh<false>(s.geom->mesh, origin, d, f.near, core::all_lanes<P>(), &t, &triangle);
       core::store(c.depth + at, t);
       core::store(c.number + at, select(nearer, own, core::load<P>(c.number + at)));
       core::store(c.triangle + at, select(nearer, triangle, core::load<P>(c.triangle + at)));
@@ -412,6 +419,15 @@ SDPG_INLINE void draw_shape(const Canvas<P>& c, int index, int row, Span columns
 }
 
 // ---- colour
+
+// Number of the lowest bit that is set.
+SDPG_INLINE int lowest(std::uint32_t bits) {
+#if defined(__CUDA_ARCH__)
+  return __ffs(static_cast<int>(bits)) - 1;
+#else
+  return __builtin_ctz(bits);
+#endif
+}
 
 template <class P>
 struct Colour {
@@ -480,8 +496,8 @@ template <class P>
 SDPG_INLINE Vec3<P> mesh_normal(const Shape& s, const float* triangle, std::uint32_t lanes) {
   Vec3<P> n{P(0.0f), P(0.0f), P(1.0f)};
   for (; lanes != 0; lanes &= lanes - 1) {
-    const int i = __builtin_ctz(lanes);
-    const float* own = s.geom->mesh->triangles[static_cast<int>(triangle[i])].normal;
+    const int i = lowest(lanes);
+    const float* own = s.geom->mesh.triangles[static_cast<int>(triangle[i])].normal;
     core::set_lane(n.x, i, own[0]);
     core::set_lane(n.y, i, own[1]);
     core::set_lane(n.z, i, own[2]);
@@ -503,6 +519,7 @@ struct Surface {
 // The least number of all lanes.
 template <class P>
 SDPG_INLINE float least(P x) {
+#if !defined(__CUDACC__)
   if constexpr (P::lanes > 1) {
     for (int step = P::lanes / 2; step > 0; step /= 2) {
       typename P::Integers order;
@@ -510,6 +527,7 @@ SDPG_INLINE float least(P x) {
       x = min(x, P(__builtin_shuffle(x.v, order)));
     }
   }
+#endif
   return x[0];
 }
 
@@ -558,7 +576,7 @@ SDPG_INLINE Bundle bundle(const FrameLight& light, const Surface<P>& surface) {
     square += out.along[k] * out.along[k];
   }
   out.reach = std::sqrt(square);
-  for (float& x : out.along) x /= std::max(out.reach, kSmallest);
+  for (float& x : out.along) x /= std::max(out.reach, float{kSmallest});
   return out;
 }
 
@@ -612,7 +630,7 @@ SDPG_INLINE typename P::Bool in_between(const Shape& s, const Vec3<P>& p, const 
       turn_in<P>(s, {p.x - P(s.centre[0]), p.y - P(s.centre[1]), p.z - P(s.centre[2])});
   if constexpr (is_mesh(type)) {
     P triangle = P(-1.0f);
-    return hit_mesh<true>(*s.geom->mesh, o, d, kOffSurface, asked, &distance, &triangle);
+    return hit_mesh<true>(s.geom->mesh, o, d, kOffSurface, asked, &distance, &triangle);
   } else {
     const P t = hit<type>(s, o, d);
     return (t > kOffSurface) & (t < distance);
@@ -622,16 +640,16 @@ SDPG_INLINE typename P::Bool in_between(const Shape& s, const Vec3<P>& p, const 
 // Lanes of `asked` that a light does not reach. `towards` has length 1; the light is `distance`
 // away.
 template <class P>
-SDPG_INLINE typename P::Bool shadowed(const Canvas<P>& c, const Surface<P>& surface,
-                                      typename P::Bool asked, const FrameLight& light,
-                                      const Vec3<P>& towards, P distance) {
+SDPG_PART typename P::Bool shadowed(const Canvas<P>& c, const Surface<P>& surface,
+                                    typename P::Bool asked, const FrameLight& light,
+                                    const Vec3<P>& towards, P distance) {
   const Frame& f = c.frame;
   const Bundle rays = bundle(light, surface);
   auto dark = core::no_lanes<P>();
   for (int block = 0; block < f.shapes; block += P::lanes) {
     for (std::uint32_t near = in_the_way(c, block, light, rays, surface); near != 0;
          near &= near - 1) {
-      const int index = block + __builtin_ctz(near);
+      const int index = block + lowest(near);
       const Shape& s = f.shape[index];
       // Nothing convex darkens itself where it faces the light.
       auto lit = asked & (!dark);
@@ -673,7 +691,7 @@ SDPG_INLINE P power(P x, float exponent) {
 // OpenGL's lighting of fixed function, as MuJoCo sets it up, at every pixel instead of every
 // vertex.
 template <class P>
-SDPG_INLINE Colour<P> light_up(const Canvas<P>& c, const Surface<P>& surface) {
+SDPG_PART Colour<P> light_up(const Canvas<P>& c, const Surface<P>& surface) {
   const Geom& g = *surface.geom;
   const Vec3<P>&p = surface.p, &n = surface.n;
   const Frame& f = c.frame;
@@ -748,10 +766,12 @@ template <class P>
 SDPG_INLINE P packed(const Colour<P>& colour) {
   const auto byte = [](P x) -> typename P::Integers {
     x = x * 255.0f + P(0.5f);
-    if constexpr (P::lanes == 1)
-      return static_cast<std::int32_t>(x.v);
-    else
+#if !defined(__CUDACC__)
+    if constexpr (P::lanes > 1)
       return __builtin_convertvector(x.v, typename P::Integers);
+    else
+#endif
+      return static_cast<std::int32_t>(x.v);
   };
   return core::from_integer_bits<P>(byte(colour.red) | byte(colour.green) << 8 |
                                     byte(colour.blue) << 16);
@@ -775,19 +795,25 @@ SDPG_INLINE P flat_colour(const Shape& s, const Geom& g, P x, P y, typename P::B
   return select(on_first(g.squares, x, y), shade(0), shade(1));
 }
 
+// The canvas's arrays, and where in them a tile's numbers are.
+struct Tile {
+  const float *depth, *number, *triangle, *dark;
+  int at;
+};
+
 template <class P>
-SDPG_INLINE P colour_of_tile(const Canvas<P>& c, int column, int row) {
+SDPG_INLINE P colour_of_tile(const Canvas<P>& c, int column, int row, const Tile& tile) {
   const Frame& f = c.frame;
-  const int at = column * P::lanes;
-  const float* numbers = c.number + at;
-  const P number = core::load<P>(numbers), t = core::load<P>(c.depth + at);
+  const int at = tile.at;
+  const float* numbers = tile.number + at;
+  const P number = core::load<P>(numbers), t = core::load<P>(tile.depth + at);
   const Rays<P> rays = rays_of(c, column, row);
   Surface<P> surface;
   surface.number = number;
   surface.p = {rays.u * t, rays.v * t, -t};
   P out = packed<P>(f.background);
   const auto shape_of = [&](std::uint32_t lanes) -> const Shape& {
-    return f.shape[static_cast<int>(numbers[__builtin_ctz(lanes)])];
+    return f.shape[static_cast<int>(numbers[lowest(lanes)])];
   };
   const auto local = [&](const Shape& s, int axis) {
     return t * rays.along(s.axes[axis]) + P(s.origin[axis]);
@@ -797,11 +823,11 @@ SDPG_INLINE P colour_of_tile(const Canvas<P>& c, int column, int row) {
     const Shape& first = shape_of(rest);
     const Geom& g = *first.geom;
     surface.geom = &g;
-    surface.own = number == numbers[__builtin_ctz(rest)];
+    surface.own = number == numbers[lowest(rest)];
     if (first.is_flat &&
         !(f.shadows && first.light < 0 && touches(c, first.shadows, column, row))) {
       auto dark = core::no_lanes<P>();
-      if (f.shadows && first.light >= 0) dark = core::load<P>(c.dark + at) > 0.0f;
+      if (f.shadows && first.light >= 0) dark = core::load<P>(tile.dark + at) > 0.0f;
       out = select(surface.own, flat_colour(first, g, local(first, 0), local(first, 1), dark), out);
       rest &= ~core::bits(surface.own);
       continue;
@@ -812,7 +838,7 @@ SDPG_INLINE P colour_of_tile(const Canvas<P>& c, int column, int row) {
         const Vec3<P> place{local(s, 0), local(s, 1), local(s, 2)};
         Vec3<P> n;
         if constexpr (is_mesh(type))
-          n = mesh_normal<P>(s, c.triangle + at, core::bits(own));
+          n = mesh_normal<P>(s, tile.triangle + at, core::bits(own));
         else
           n = normal<type>(s, surface.p, place);
         surface.n = only ? n
@@ -824,9 +850,9 @@ SDPG_INLINE P colour_of_tile(const Canvas<P>& c, int column, int row) {
       rest &= ~core::bits(own);
     };
     add(first, surface.own, true);
-    for (std::uint32_t others = rest; others != 0;) {
+    for (std::uint32_t others = P::lanes > 1 ? rest : 0; others != 0;) {
       const Shape& s = shape_of(others);
-      const auto own = number == numbers[__builtin_ctz(others)];
+      const auto own = number == numbers[lowest(others)];
       others &= ~core::bits(own);
       if (s.geom->look != g.look) continue;
       surface.own = surface.own | own;
@@ -846,6 +872,8 @@ SDPG_INLINE P colour_of_tile(const Canvas<P>& c, int column, int row) {
 }
 
 // ---- pixels
+
+#if !defined(__CUDACC__)
 
 // Writes the part of a tile that lies in the picture, a value for every lane.
 template <class P, class T>
@@ -1159,7 +1187,9 @@ void draw_row(const Canvas<P>& c, Kind kind, bool plain, int row, unsigned char*
     run.end = next_column(c, run.first, false);
     for (int column = run.first; column < run.end; ++column) {
       if (kind == Kind::kRgb)
-        core::store(c.number + column * P::lanes, colour_of_tile(c, column, row));
+        core::store(c.number + column * P::lanes,
+                    colour_of_tile(c, column, row,
+                                   {c.depth, c.number, c.triangle, c.dark, column * P::lanes}));
       else if (kind == Kind::kDepth)
         write_tile(c, column, row, c.depth + column * P::lanes, pixels);
       else
@@ -1169,21 +1199,31 @@ void draw_row(const Canvas<P>& c, Kind kind, bool plain, int row, unsigned char*
   }
 }
 
-// Uniform in [-amplitude, amplitude): value i mod 4 of block i / 4 for pixel i, then the clip.
+#endif
+
+// The random words of four pixels' noise, from pixel 4 * block on.
+SDPG_INLINE void noise_words(const NoiseKey& key, std::uint32_t block, std::uint32_t words[4]) {
+  const std::uint32_t counter[4] = {block | batch::kDepthNoise, key.environment,
+                                    static_cast<std::uint32_t>(key.picture),
+                                    static_cast<std::uint32_t>(key.picture >> 32)};
+  batch::philox(counter, key.seed, words);
+}
+// Uniform in [-amplitude, amplitude), then the clip.
+SDPG_INLINE float noisy(const Frame& f, float depth, float amplitude, std::uint32_t word) {
+  depth += (2 * batch::uniform(word) - 1) * amplitude;
+  return std::clamp(depth, f.near, f.far);
+}
+
+#if !defined(__CUDACC__)
+// Value i mod 4 of block i / 4 for pixel i.
 inline void add_noise(const Frame& f, const NoiseKey& key, float amplitude, unsigned char* pixels) {
   const std::size_t count = static_cast<std::size_t>(f.width) * f.height;
   std::uint32_t words[4];
   for (std::size_t i = 0; i < count; ++i) {
-    if (i % 4 == 0) {
-      const std::uint32_t counter[4] = {static_cast<std::uint32_t>(i / 4) | batch::kDepthNoise,
-                                        key.environment, static_cast<std::uint32_t>(key.picture),
-                                        static_cast<std::uint32_t>(key.picture >> 32)};
-      batch::philox(counter, key.seed, words);
-    }
+    if (i % 4 == 0) noise_words(key, static_cast<std::uint32_t>(i / 4), words);
     float depth;
     std::memcpy(&depth, pixels + 4 * i, 4);
-    depth += (2 * batch::uniform(words[i % 4]) - 1) * amplitude;
-    depth = std::clamp(depth, f.near, f.far);
+    depth = noisy(f, depth, amplitude, words[i % 4]);
     std::memcpy(pixels + 4 * i, &depth, 4);
   }
 }
@@ -1261,6 +1301,7 @@ template <class P, bool cull = true>
 constexpr Renderer make_renderer(const char* isa) {
   return {isa, P::lanes, scratch_bytes<P>, table_draw<P, cull>};
 }
+#endif
 
 SDPG_ISA_END
 }  // namespace sdpg::render

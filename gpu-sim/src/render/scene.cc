@@ -1,12 +1,13 @@
 // make_scene(): every array's length and index is checked before it is used, so that drawing needs
 // no checks at all.
+#define SDPG_ISA frame
 #include "render/scene.h"
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <stdexcept>
 
+#include "render/frame_source.h"
 #include "sdpg/model/v1/model.pb.h"
 #include "sdpg/view/v1/view.pb.h"
 
@@ -45,15 +46,6 @@ void copy_colour(const Array& array, int count, const std::string& what, float* 
   for (const double x : array)
     if (x < 0 || x > 1) throw Refused(what + ": expected 0 to 1, got " + std::to_string(x));
   copy(array, 0, kept, to);
-}
-
-// The x, y and z axis of a frame turned by a quaternion.
-void turn_axes(const double* q, double axes[3][3]) {
-  const double w = q[0], x = q[1], y = q[2], z = q[3];
-  const double turned[3][3] = {{1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)},
-                               {2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x)},
-                               {2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)}};
-  std::memcpy(axes, turned, sizeof turned);
 }
 
 void unit_quaternion(double* q, const std::string& what) {
@@ -211,7 +203,6 @@ void read_cameras(const proto::Model& message, const std::vector<double>& pose0,
     const proto::Camera& from = message.cameras(i);
     const std::string what = called("camera", from.name(), i);
     Camera camera{};
-    camera.name = from.name();
     camera.mount = read_mount(from, what, pose0, com0, out->nbody);
     expect_count(from.quat(), 4, what + ": quat");
     copy(from.quat(), 0, 4, camera.quat);
@@ -226,6 +217,7 @@ void read_cameras(const proto::Model& message, const std::vector<double>& pose0,
     camera.height = 2 * std::tan(from.fovy() * M_PI / 360);
     out->needs_com |= needs_com(camera.mount);
     out->cameras.push_back(camera);
+    out->camera_names.push_back(from.name());
   }
 }
 
@@ -361,9 +353,7 @@ void read_shape(const proto::Model& message, int g, const std::string& what, Sce
     case kHeightField:
       scene->meshes.push_back(geoms.type(g) == kMesh ? read_mesh(message, data, what)
                                                      : read_height_field(message, data, what));
-      out->mesh = scene->meshes.back().get();
-      std::copy_n(out->mesh->extent, 3, out->extent);
-      std::copy_n(out->mesh->centre, 3, out->centre);
+      set_mesh(*scene->meshes.back(), out);
       break;
     default:
       throw Refused(what + ": shape " + std::to_string(geoms.type(g)) +
@@ -453,33 +443,13 @@ bool is_name(const std::string& name) {
 
 }  // namespace
 
-void subtree_com(const Scene& scene, const double* pose, double* out) {
-  for (int b = 0; b < scene.nbody; ++b) {
-    const double *p = pose + 7 * b, *local = &scene.ipos[3 * b];
-    const double w = p[3], x = p[4], y = p[5], z = p[6];
-    const double m[9] = {1 - 2 * (y * y + z * z), 2 * (x * y - w * z),     2 * (x * z + w * y),
-                         2 * (x * y + w * z),     1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-                         2 * (x * z - w * y),     2 * (y * z + w * x),     1 - 2 * (x * x + y * y)};
-    for (int i = 0; i < 3; ++i)
-      out[3 * b + i] = scene.mass[b] * (p[i] + m[3 * i] * local[0] + m[3 * i + 1] * local[1] +
-                                        m[3 * i + 2] * local[2]);
-  }
-  for (int b = scene.nbody - 1; b > 0; --b)
-    for (int i = 0; i < 3; ++i) out[3 * scene.parent[b] + i] += out[3 * b + i];
-  // A subtree without mass is where its body is, as in mj_comPos.
-  for (int b = 0; b < scene.nbody; ++b)
-    for (int i = 0; i < 3; ++i)
-      out[3 * b + i] =
-          scene.subtree_mass[b] > 1e-15 ? out[3 * b + i] / scene.subtree_mass[b] : pose[7 * b + i];
-}
-
 std::shared_ptr<const Scene> make_scene(const proto::Model& message, std::string* error) {
   try {
     auto scene = std::make_shared<Scene>();
     read_bodies(message.bodies(), scene.get());
     const std::vector<double> pose0 = zero_pose(message.bodies());
     std::vector<double> com0(3 * scene->nbody);
-    subtree_com(*scene, pose0.data(), com0.data());
+    subtree_com(arrays_of(*scene), pose0.data(), com0.data());
     read_cameras(message, pose0, com0, scene.get());
     read_lights(message, pose0, com0, scene.get());
     read_geoms(message, scene.get());
@@ -504,8 +474,8 @@ bool make_view(const Scene& scene, const sdpg::view::v1::View& message, View* ou
   out->camera = -1;
   std::string names;
   for (std::size_t c = 0; c < scene.cameras.size(); ++c) {
-    if (scene.cameras[c].name == message.camera()) out->camera = static_cast<int>(c);
-    names += (c == 0 ? "" : ", ") + scene.cameras[c].name;
+    if (scene.camera_names[c] == message.camera()) out->camera = static_cast<int>(c);
+    names += (c == 0 ? "" : ", ") + scene.camera_names[c];
   }
   if (out->camera < 0)
     return refuse("no camera '" + message.camera() + "'; the model has " +

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -42,7 +43,6 @@ struct Mount {
 };
 
 struct Camera {
-  std::string name;
   Mount mount;
   double quat[4];  // in the body's frame
   double mat0[9];  // in the world at qpos0
@@ -68,7 +68,7 @@ struct Geom {
   float size[3];              // m; mjModel.geom_size
   // Half extents of the box around the shape in its frame; a mesh is centred on `centre`.
   float extent[3], centre[3];
-  const Mesh* mesh;  // of a mesh or a height field, else null
+  Triangles mesh;  // of a mesh or a height field, else null
   // Light reflected is albedo times what arrives, plus the highlight, at most 1; that times the
   // texture's colour. A flat geom has its colour in `albedo` and 1 in the texture.
   float albedo[3];
@@ -79,6 +79,23 @@ struct Geom {
   int look;  // geoms of the same number are lit to the same colours
 };
 
+// The x, y and z axis of a frame turned by a quaternion.
+inline void turn_axes(const double* q, double axes[3][3]) {
+  const double w = q[0], x = q[1], y = q[2], z = q[3];
+  const double turned[3][3] = {{1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)},
+                               {2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x)},
+                               {2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)}};
+  std::memcpy(axes, turned, sizeof turned);
+}
+
+inline void set_mesh(const Mesh& mesh, Geom* geom) {
+  geom->mesh = {mesh.nodes.data(), mesh.triangles.data()};
+  for (int k = 0; k < 3; ++k) {
+    geom->extent[k] = mesh.extent[k];
+    geom->centre[k] = mesh.centre[k];
+  }
+}
+
 struct Scene {
   int nbody = 0;
   // Mass and centre of mass in the body's frame, what each body hangs on, and the mass of it and
@@ -88,6 +105,7 @@ struct Scene {
   bool needs_com = false;
   std::vector<Geom> geoms;  // drawn ones, planes first
   std::vector<Camera> cameras;
+  std::vector<std::string> camera_names;
   std::vector<Light> lights;
   float background[3] = {0, 0, 0};
   float global_ambient = 0;
@@ -95,7 +113,19 @@ struct Scene {
   std::vector<std::shared_ptr<const Mesh>> meshes;
 };
 
-// Centre of mass of the subtree under every body, [nbody*3] m, from the poses of all bodies.
-void subtree_com(const Scene&, const double* pose, double* out);
+// A scene as drawing reads it: here, or in the memory of a device.
+struct SceneArrays {
+  int nbody;
+  bool needs_com;
+  const int* parent;                         // [nbody]
+  const double *mass, *ipos, *subtree_mass;  // [nbody], [nbody*3], [nbody]
+  int geoms, planes, cameras, lights;        // planes: of the geoms, the first
+  const Geom* geom;
+  const Camera* camera;
+  const Light* light;
+  float background[3];
+  float global_ambient;
+};
+SceneArrays arrays_of(const Scene&);
 
 }  // namespace sdpg::render

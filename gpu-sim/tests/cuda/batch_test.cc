@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <random>
 
@@ -27,15 +28,19 @@ struct Rig {
     means.resize(batch->action_values());
   }
   // Segments with random means; returns the rollout buffers one after the other.
-  std::string segments(int count, std::uint64_t seed) {
+  std::string segments(int count, std::uint64_t seed, std::uint32_t steps = UINT32_MAX) {
     std::mt19937_64 random(seed);
     std::normal_distribution<float> normal;
     const std::vector<float> log_std(batch->sizes().actions, -0.5f);
     std::string out;
     for (int segment = 0; segment < count; ++segment) {
-      std::memset(batch->buffer(), 0xee, batch->layout().bytes);
-      EXPECT_TRUE(batch->begin(pool, segment, segment == 1, nullptr).ok());
-      for (std::uint32_t t = 0; t < batch->sizes().horizon; ++t) {
+      // On a CPU the newest stacks live in the buffer from one segment to the next.
+      if (!batch->draws()) std::memset(batch->buffer(), 0xee, batch->layout().bytes);
+      batch::BeginReport begun;
+      EXPECT_TRUE(batch->begin(pool, segment, segment == 1, &begun).ok());
+      out += std::to_string(begun.images) + " ";
+      EXPECT_EQ(begun.phases[1].phase != nullptr, batch->draws());
+      for (std::uint32_t t = 0; t < std::min(steps, batch->sizes().horizon); ++t) {
         for (float& mean : means) mean = normal(random);
         batch::StepReport report;
         // Every third step without noise.
@@ -44,7 +49,8 @@ struct Rig {
             batch->step(pool, t, means.data(), means.size(), noise ? log_std.data() : nullptr,
                         noise ? log_std.size() : 0, &report);
         EXPECT_TRUE(status.ok()) << status.message;
-        out += std::to_string(report.nominals_done) + "/" + std::to_string(report.faults) + " ";
+        out += std::to_string(report.nominals_done) + "/" + std::to_string(report.faults) + "/" +
+               std::to_string(report.images) + " ";
         ended += report.nominals_done;
       }
       EXPECT_TRUE(batch->end(nullptr).ok());
@@ -121,16 +127,30 @@ sim::v1::CreateBatchRequest varied_request(std::uint32_t nominals, std::uint32_t
   return request;
 }
 
-void compare(const sim::v1::CreateBatchRequest& request, bool fibers, std::uint32_t order) {
+void compare(const sim::v1::CreateBatchRequest& request, bool fibers, std::uint32_t order,
+             int segments = 3) {
   const std::uint64_t seed = testing::test_seed();
   SCOPED_TRACE(::testing::Message() << "seed " << seed << " order " << order);
   Rig cpu(request, nullptr);
   const auto device = Device::emulated(order, fibers);
   Rig on_device(request, device.get());
-  EXPECT_TRUE(cpu.segments(3, seed) == on_device.segments(3, seed));
+  EXPECT_TRUE(cpu.segments(segments, seed) == on_device.segments(segments, seed));
   EXPECT_EQ(cpu.ended, on_device.ended);
   EXPECT_GT(cpu.ended, 0u) << "no episode ended: the test has not seen a reset";
   EXPECT_EQ(cpu.batch->fault_count(0), on_device.batch->fault_count(0));
+}
+
+// Poses and three views: colours with shadows, depth with noise, segmentation.
+sim::v1::CreateBatchRequest shown_request(std::uint32_t nominals, std::uint32_t auxiliaries,
+                                          std::uint32_t horizon) {
+  auto request = varied_request(nominals, auxiliaries, horizon);
+  request.mutable_task()->set_episode_length(4);
+  request.set_poses(true);
+  testing::add_view(&request, "colour", view::v1::IMAGE_KIND_RGB, 3, 19, 11);
+  testing::add_view(&request, "depth", view::v1::IMAGE_KIND_DEPTH, 2, 8, 8, 0.01);
+  testing::add_view(&request, "parts", view::v1::IMAGE_KIND_SEGMENTATION, 1, 5, 7);
+  request.mutable_views(0)->set_shadows(true);
+  return request;
 }
 
 // 7 groups of 6: groups straddle the blocks of 32, and the last block is not full.
@@ -142,6 +162,60 @@ TEST(DeviceBatch, StepsLikeTheCpuWithMembersAsFibers) {
 
 TEST(DeviceBatch, StepsLikeTheCpuWithSensorsAndParametersOfItsOwn) {
   compare(varied_request(7, 5, 40), false, 5);
+}
+
+TEST(DeviceBatch, ShowsWhatTheCpuShowsThroughResets) {
+  compare(shown_request(7, 5, 10), false, 6);
+  compare(shown_request(7, 5, 1), false, 6, 12);
+  auto request = shown_request(3, 2, 9);
+  request.set_poses(false);
+  compare(request, false, 7);
+  request.clear_views();
+  request.set_poses(true);
+  Rig cpu(request, nullptr);
+  const auto device = Device::emulated(8, false);
+  Rig on_device(request, device.get());
+  const auto pose = [](Rig& rig) {
+    std::string out;
+    const auto begin = [&] { EXPECT_TRUE(rig.batch->begin(rig.pool, 0, false, nullptr).ok()); };
+    const auto step = [&](std::uint32_t t) {
+      EXPECT_TRUE(
+          rig.batch->step(rig.pool, t, rig.means.data(), rig.means.size(), nullptr, 0, nullptr)
+              .ok());
+    };
+    begin();
+    for (std::uint32_t t = 0; t < 9; ++t) step(t);
+    EXPECT_TRUE(rig.batch->end(nullptr).ok());
+    for (const batch::BufferArray& array : rig.batch->layout().arrays)
+      if (array.name == "pose" || array.name == "fresh")
+        out.append(static_cast<const char*>(rig.batch->buffer()) + array.offset_bytes,
+                   array.bytes());
+    return out;
+  };
+  EXPECT_TRUE(pose(cpu) == pose(on_device));
+}
+
+TEST(DeviceBatch, ShowsWithMembersAsFibers) { compare(shown_request(2, 1, 6), true, 9); }
+
+TEST(DeviceBatch, StacksGoOnAfterSegmentsThatEndEarlyAndAfterRestore) {
+  const auto request = shown_request(3, 2, 10);
+  const auto device = Device::emulated(1, false);
+  // After a whole segment, after one that ended early, and before any.
+  for (const int steps : {10, 3, -1}) {
+    Rig cpu(request, nullptr), rig(request, device.get()), other(request, device.get());
+    if (steps >= 0) {
+      cpu.segments(1, 1, static_cast<std::uint32_t>(steps));
+      rig.segments(1, 1, static_cast<std::uint32_t>(steps));
+    }
+    const std::vector<std::uint8_t> state = rig.snapshot();
+    const std::string expected = rig.segments(1, 2);
+    EXPECT_TRUE(expected == cpu.segments(1, 2)) << "after " << steps << " steps";
+    other.segments(1, 4, 5);
+    ASSERT_TRUE(other.batch->restore(state.data(), state.size()).ok());
+    EXPECT_TRUE(other.snapshot() == state);
+    EXPECT_TRUE(other.segments(1, 2) == expected) << "after " << steps << " steps";
+    EXPECT_TRUE(other.snapshot() == rig.snapshot());
+  }
 }
 
 TEST(DeviceBatch, StepsLikeTheCpuInAnyOrder) {
@@ -234,32 +308,30 @@ TEST(DeviceBatch, RefusesDoublePrecision) {
   EXPECT_NE(status.message.find("float32"), std::string::npos) << status.message;
 }
 
-TEST(DeviceBatch, RefusesViewsAndPoses) {
-  const auto device = Device::emulated(1, false);
-  batch::CreateOptions options;
-  options.device = device.get();
-  std::unique_ptr<Batch> batch;
-  auto request = testing::hopper_request(1, 1, 1);
-  request.set_poses(true);
-  EXPECT_EQ(
-      Batch::create(request, options, &batch).message,
-      "poses: a batch on a CUDA device has no views and no poses; start gpu-sim with --device "
-      "cpu, or leave them out");
-  testing::add_view(&request, "colour", view::v1::IMAGE_KIND_RGB, 1, 4, 4);
-  const Status status = Batch::create(request, options, &batch);
-  EXPECT_EQ(status.code, batch::kInvalidArgument);
-  EXPECT_EQ(status.message.rfind("views: a batch on a CUDA device", 0), 0u) << status.message;
-}
-
 TEST(DeviceBatch, RefusesWhatDoesNotFit) {
   const auto device = Device::emulated(1, false);
   batch::CreateOptions options;
   options.device = device.get();
   options.memory_limit_bytes = 1 << 20;
   std::unique_ptr<Batch> batch;
-  const Status status = Batch::create(testing::hopper_request(100, 63, 100), options, &batch);
+  Status status = Batch::create(testing::hopper_request(100, 63, 100), options, &batch);
   EXPECT_EQ(status.code, batch::kResourceExhausted);
   EXPECT_NE(status.message.find("lower nominals"), std::string::npos) << status.message;
+  auto request = testing::hopper_request(4, 1, 10);
+  testing::add_view(&request, "colour", view::v1::IMAGE_KIND_RGB, 3, 84, 84);
+  status = Batch::create(request, options, &batch);
+  EXPECT_EQ(status.code, batch::kResourceExhausted);
+  EXPECT_NE(status.message.find(", 2540160 of it images), 1048576 are allowed; lower nominals"),
+            std::string::npos)
+      << status.message;
+  // More bytes than 64 bits count.
+  request = testing::hopper_request(1 << 22, 0, 65536);
+  for (int i = 0; i < 64; ++i)
+    testing::add_view(&request, ("v" + std::to_string(i)).c_str(), view::v1::IMAGE_KIND_DEPTH, 16,
+                      4096, 4096);
+  status = Batch::create(request, options, &batch);
+  EXPECT_EQ(status.code, batch::kResourceExhausted);
+  EXPECT_NE(status.message.find("images need"), std::string::npos) << status.message;
 }
 
 TEST(Device, OpenSaysWhyThereIsNone) {

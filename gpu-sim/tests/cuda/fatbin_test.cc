@@ -47,7 +47,7 @@ TEST(CudaLibrary, HoldsBothArchitectures) {
     EXPECT_EQ(found, expected) << "fat binary " << units;
     ++units;
   }
-  EXPECT_EQ(units, 3) << "physics_16.cu, physics_32.cu, cuda_device.cu";
+  EXPECT_EQ(units, 4) << "physics_16.cu, physics_32.cu, picture.cu, cuda_device.cu";
 }
 
 }  // namespace
