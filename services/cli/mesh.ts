@@ -60,6 +60,8 @@ export interface TelemetryLease {
   release(): Promise<void>;
 }
 
+/** Rows can wait in their senders, a training cannot. */
+const telemetryNiceness = 10;
 const telemetryLog = (home: string) => join(home, "logs", "telemetry.log");
 const leaseLock = (home: string) => join(locksDirectory(home), "telemetry.users");
 const leaseFifo = (home: string) => join(locksDirectory(home), "telemetry.fifo");
@@ -93,6 +95,7 @@ export async function leaseTelemetry(
         args: denoService("telemetry", home, ["--exit-with-parent"], listen),
         log: telemetryLog(home),
         stdin: { fifo: leaseFifo(home) },
+        niceness: telemetryNiceness,
       });
       await register(home, entry);
     }
@@ -406,6 +409,7 @@ export async function restartTelemetry(mesh: Mesh, home: string): Promise<void> 
         args: denoService("telemetry", home, ["--exit-with-parent"], dead.address),
         log: telemetryLog(home),
         stdin: { fifo: leaseFifo(home) },
+        niceness: telemetryNiceness,
       });
       await register(home, entry);
     }

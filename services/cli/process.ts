@@ -31,22 +31,25 @@ export interface StartOptions {
   stdin: "pipe" | "none" | { fifo: string; held?: Deno.FsFile };
   /** FIFOs that the service keeps open, and a file that it keeps locked (shared), while it lives. */
   holds?: { fifos: string[]; lock: string };
+  /** How far it steps back where processors are short: 1 to 19. */
+  niceness?: number;
   timeoutMs?: number;
 }
 
 // The shell only arranges file descriptors and then becomes the service: same pid, no process between.
 const launch = `
-log=$1 fifo=$2 lock=$3 hold_a=$4 hold_b=$5; shift 5
+log=$1 fifo=$2 lock=$3 hold_a=$4 hold_b=$5 nice=$6; shift 6
 exec 2>>"$log"
 if [ -n "$fifo" ]; then exec <"$fifo"; fi
 if [ -n "$lock" ]; then exec 9<"$lock"; flock -s 9; fi
 if [ -n "$hold_a" ]; then exec 8<>"$hold_a"; fi
 if [ -n "$hold_b" ]; then exec 7<>"$hold_b"; fi
+if [ -n "$nice" ]; then { echo "$nice" >/proc/self/autogroup; } 2>/dev/null; exec nice -n "$nice" "$@"; fi
 exec "$@"`;
 
 /** Starts a service and waits for its ready line. Throws CliError when it ends or stays silent. */
 export async function startService(options: StartOptions): Promise<ServiceProcess> {
-  const { service, log, stdin, holds, timeoutMs = 60_000 } = options;
+  const { service, log, stdin, holds, niceness = 0, timeoutMs = 60_000 } = options;
   const fifo = typeof stdin === "object" ? stdin.fifo : "";
   const child = new Deno.Command("sh", {
     args: [
@@ -58,6 +61,7 @@ export async function startService(options: StartOptions): Promise<ServiceProces
       holds?.lock ?? "",
       holds?.fifos[0] ?? "",
       holds?.fifos[1] ?? "",
+      niceness === 0 ? "" : String(niceness),
       options.command,
       ...options.args,
     ],

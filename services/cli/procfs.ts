@@ -1,4 +1,4 @@
-// What the kernel says about the service processes: memory and processor time, read once a second.
+// What the kernel says about the service processes: memory and processor time.
 // /proc is closed to a Deno process with named permissions, so one `cat` reads all files at once.
 
 export interface ProcessSample {

@@ -137,7 +137,7 @@ export interface RecorderOptions {
   service: string;
   /** Bounds of the queue; see the top of the file for what happens when it is full. */
   maxQueuedBytes?: number;
-  /** Longest time a row waits for company before it is sent (default 2 s). */
+  /** How long a row waits for company (default 5 s); states of runs do not. */
   intervalMs?: number;
   fetch?: typeof fetch;
   random?: () => number;
@@ -180,6 +180,8 @@ export class Recorder {
   #droppedUnreported = 0;
   #lastRun = "";
   #flushing = 0;
+  /** A run's state waits, which should be seen soon. */
+  #urgent = false;
   #closed = new AbortController();
   #wake = () => {};
   #idle: (() => void)[] = [];
@@ -192,7 +194,7 @@ export class Recorder {
     this.#url = options.url.replace(/\/$/, "");
     this.#service = options.service;
     this.#maxQueuedBytes = options.maxQueuedBytes ?? 32 * 1024 * 1024;
-    this.#intervalMs = options.intervalMs ?? 2000;
+    this.#intervalMs = options.intervalMs ?? 5000;
     this.#fetch = options.fetch ?? fetch;
     this.#random = options.random ?? Math.random; // jitter only; nothing of it is recorded
     this.#instance = crypto.randomUUID();
@@ -201,6 +203,7 @@ export class Recorder {
   }
 
   run(row: RunRow): void {
+    this.#urgent = true;
     this.#add("rl.run", row.runId, () => ({
       "rl.run.state": row.state,
       "rl.task": row.task,
@@ -439,9 +442,10 @@ export class Recorder {
         await new Promise<void>((resolve) => this.#wake = resolve);
         continue;
       }
-      if (this.#flushing === 0 && this.#queuedBytes < maxBatchBytes) {
+      if (this.#flushing === 0 && this.#queuedBytes < maxBatchBytes && !this.#urgent) {
         await this.#pause(this.#intervalMs);
       }
+      this.#urgent = false;
       for (const signal of signals) {
         const batch = this.#unanswered.get(signal) ?? this.#batch(signal);
         if (batch.length === 0) continue;
@@ -551,7 +555,7 @@ export class Recorder {
     const until = performance.now() + ms;
     while (!this.#closed.signal.aborted) {
       const left = until - performance.now();
-      if (left <= 0 || (interruptible && this.#flushing > 0)) return;
+      if (left <= 0 || (interruptible && (this.#flushing > 0 || this.#urgent))) return;
       if (interruptible && this.#queuedBytes >= maxBatchBytes) return;
       let timer: ReturnType<typeof setTimeout> | undefined;
       await new Promise<void>((resolve) => {

@@ -26,10 +26,21 @@ export function iterationTrace(runId: string, iteration: number): TraceContext {
   return { traceId, spanId: spanId(traceId, "learner", iterationSpan), runId };
 }
 
-/** Id of the span in which a service says how long `phase` took it in a trace. */
+/**
+ * Id of the span in which a service says how long `phase` took it in a trace: half of the trace's, turned
+ * by the hash of the two, which are few. An epoch has tens of spans, and hashing each would be felt.
+ */
 export function spanId(traceId: string, service: string, phase: string): string {
-  return digest(`${traceId} ${service} ${phase}`).slice(0, 16);
+  const key = `${service} ${phase}`;
+  let turn = turns.get(key);
+  if (turn === undefined) turns.set(key, turn = halves(digest(key)));
+  return halves(traceId).map((half, i) => (half ^ turn[i]) >>> 0)
+    .map((half) => half.toString(16).padStart(8, "0")).join("");
 }
+
+const turns = new Map<string, number[]>();
+/** Of 16 hex digits: as two numbers. */
+const halves = (id: string) => [Number(`0x${id.slice(0, 8)}`), Number(`0x${id.slice(8, 16)}`)];
 
 const digest = (text: string) => createHash("sha256").update(text).digest("hex");
 

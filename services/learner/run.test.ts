@@ -118,6 +118,23 @@ test("killed after 7, resumed from the checkpoint of 5: epochs 6 and 7 come agai
   expect(done(resumed).stateHash).toBe(done(whole).stateHash);
 });
 
+test("rows that were not stored at a checkpoint come back with it, not those of a later one", async () => {
+  const unrecorded = ["one", "two"];
+  const run = await TrainingRun.start(options({
+    ...{ checkpoints: new Checkpoints(directory), unrecorded: () => unrecorded },
+  }));
+  for await (const event of run.events()) {
+    if (event.kind === "epoch" && event.epoch === 7) break; // the newest checkpoint is of 5
+    if (event.kind === "epoch" && event.epoch === 6) unrecorded.push("three");
+  }
+  await run.close();
+  const resumed = await TrainingRun.start(options({
+    ...{ checkpoints: new Checkpoints(directory), resume: true },
+  }));
+  expect(resumed.unrecorded).toEqual(["one", "two"]);
+  await resumed.close();
+});
+
 const seeing: Partial<RunOptions> = {
   config: configureTraining([], {
     observation: "pixels",

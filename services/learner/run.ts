@@ -111,8 +111,8 @@ export interface RunOptions {
    * without checkpoints, the run stands still and plays them itself.
    */
   readonly evaluate?: (checkpoint: string, epoch: number) => Promise<EvaluationResult>;
-  /** Awaited before a checkpoint is written: what happened until now must not get lost after it. */
-  readonly beforeCheckpoint?: () => Promise<unknown>;
+  /** Rows of the record that are not known to be stored: a checkpoint keeps them (`unrecorded`). */
+  readonly unrecorded?: () => readonly string[];
   /** Goes on from the newest valid checkpoint instead of starting afresh. */
   readonly resume?: boolean;
   /** Stops after this epoch. */
@@ -179,6 +179,8 @@ export class TrainingRun {
   best: { epoch: number; return: number } | undefined;
   /** Damaged checkpoints passed over on resuming, newest first. */
   skipped: readonly string[] = [];
+  /** Of the record, after a resume: what was not known to be stored at the checkpoint. */
+  unrecorded: readonly string[] = [];
   #asked: Asked | undefined;
   /** Epoch of the newest evaluation whose result is known. */
   #evaluated = 0;
@@ -395,10 +397,7 @@ export class TrainingRun {
   /** Writes a checkpoint; answers with a warning when the disk refuses, the run goes on then. */
   async #save(best: boolean): Promise<string | undefined> {
     const { checkpoints, config, seed, task } = this.options;
-    const [simulation] = await Promise.all([
-      this.simulation.snapshot(),
-      this.options.beforeCheckpoint?.(),
-    ]);
+    const simulation = await this.simulation.snapshot();
     using _scope = scope();
     const groups = this.algorithm.state();
     try {
@@ -417,6 +416,7 @@ export class TrainingRun {
           wall_time_s: this.wallTimeS,
           best: this.best ?? null,
           evaluated: this.#evaluated,
+          unrecorded: this.options.unrecorded?.() ?? [],
         },
       }, { best });
       return undefined;
@@ -458,6 +458,7 @@ export class TrainingRun {
     this.wallTimeS = meta.wall_time_s as number;
     this.best = meta.best as { epoch: number; return: number } | null ?? undefined;
     this.#evaluated = meta.evaluated as number ?? 0;
+    this.unrecorded = meta.unrecorded as string[] | undefined ?? []; // older ones waited for the store
   }
 
   /** Frees the algorithm and the batches. */

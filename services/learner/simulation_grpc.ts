@@ -367,8 +367,9 @@ class GrpcSimulation implements Simulation {
   }
 
   #checkDoorbell() {
-    const { status, error } = this.#doorbell!;
-    if (status !== 0) throw new SimulationError(`gpu-sim refused: ${error}`, status);
+    const { status } = this.#doorbell!;
+    if (status === 0) return;
+    throw new SimulationError(`gpu-sim refused: ${this.#doorbell!.error}`, status);
   }
 
   /** With the inline transport the policy's inputs ride on the replies; the rest follows at the end. */

@@ -58,7 +58,7 @@ export interface IngestLimits {
 export const defaultLimits: IngestLimits = {
   maxWaitingRows: 400_000,
   intervalMs: 50,
-  insertIntervalMs: 5000,
+  insertIntervalMs: 20_000,
   maxInsertRows: 100_000,
   maxInsertBytes: 64 << 20,
   awayMs: { first: 200, last: 5000 },
