@@ -2,6 +2,9 @@
 // set and the flags of its instruction set; a thread of CUDA is one lane (cuda/picture.h), which
 // draws a pixel without passes by the same functions.
 //
+// Where a picture's ground is the background or a single plane on which all lights are alike, its
+// colours are written first, line by line. Whatever else may be seen is drawn over it.
+//
 // A pack covers a tile of the picture (4 x 4 pixels of 16 lanes), because shapes are compact: tiles
 // that touch one are fewer than strips. Rows of tiles are drawn one after another:
 //   ground  nearest plane, else the background;
@@ -9,8 +12,6 @@
 //   shadows on a plane on which all lights are alike, one caster after another, likewise;
 //   colour  the shapes seen in each tile are lit, and the tile is written out.
 // Between them a pixel's depth and the number of its shape lie tile after tile in scratch memory.
-// Where no shape and no shadow can be, the colours of such a plane, or of the background, are
-// written at once, a strip of a line at a time.
 //
 // A lane's numbers never depend on its neighbours, and products and sums are rounded one by one
 // (-ffp-contract=off): all instruction sets draw the same bits.
@@ -73,15 +74,17 @@ struct Canvas {
   float* number;    // index into frame.shape, or -1; then its colour
   float* triangle;  // of its mesh; null in a scene without meshes
   float* dark;      // 1 in a shadow on a flat plane, else 0; null where the view has no shadows
-  // Of the row a bit for each column: whether anything but a plain plane may be seen in the tile.
+  // Of the row a bit for each column: whether anything but plain ground may be seen in the tile.
   std::uint64_t* busy;
-  // [3][width, up to a pack more] of a plain plane: u of a line's pixels times each axis's x.
+  // [3][width, up to a pack more] of plain ground: u of a line's pixels times each axis's x.
   float* plain[3];
-  // [shapes]: rows that each one's bound touches, and the columns of the present row.
-  Span *shape_rows, *shape_columns;
-  Shadow* shadow;    // on flat planes, of the row; up to [planes][shapes]
-  P lane;            // its number
-  P lane_x, lane_y;  // place of each lane in its tile
+  // [rows][words]: a bit for each shape but planes, whether its bound touches the row.
+  std::uint64_t* present;
+  int words;
+  Span* shape_columns;  // [shapes], those of the present row that its bound touches
+  Shadow* shadow;       // on flat planes, of the row; up to [planes][shapes]
+  P lane;               // its number
+  P lane_x, lane_y;     // place of each lane in its tile
 };
 
 template <class P>
@@ -748,12 +751,17 @@ SDPG_PART Colour<P> light_up(const Canvas<P>& c, const Surface<P>& surface) {
   return {finish(0), finish(1), finish(2)};
 }
 
+// Of whole numbers.
+template <class P>
+SDPG_INLINE typename P::Bool is_odd(P x) {
+  const P half = x * 0.5f;
+  return floor(half) != half;
+}
+
 // Which of a checker's two colours: at (0+, 0+) the second, as MuJoCo lays its texture.
 template <class P>
 SDPG_INLINE typename P::Bool on_first(const float* squares, P x, P y) {
-  const P sum = floor(x * squares[0]) + floor(y * squares[1]);
-  const P half = sum * 0.5f;
-  return floor(half) != half;
+  return is_odd(floor(x * squares[0]) + floor(y * squares[1]));
 }
 
 // What a pixel shows, as frame.h packs it: bits of integers, which a pack carries unread.
@@ -929,8 +937,7 @@ SDPG_INLINE I mixed(I a, I b, const At& at) {
   return __builtin_shuffle(a, b, order);
 }
 
-// Writes the colours of tiles, which lie where their numbers were; what lies to the right of them
-// must be written later.
+// Writes the colours of tiles, which lie where their numbers were.
 template <class P>
 SDPG_INLINE void write_colours(const Canvas<P>& c, int row, Span columns, unsigned char* pixels) {
   constexpr int lanes = P::lanes;
@@ -961,14 +968,15 @@ SDPG_INLINE void write_colours(const Canvas<P>& c, int row, Span columns, unsign
       const Integers bytes[3] = {four(left, right, 0), four(left, right, 2),
                                  four(pair(tile[0], tile[1], 2), pair(tile[2], tile[3], 2), 0)};
       const int x = first * Tiles<P>::width;
+      const int count = std::min(columns.end * Tiles<P>::width, width) - x;
       for (int k = 0; k < 3; ++k) {
         for (int i = 0; i < lines; ++i) {
           const auto* from = reinterpret_cast<const unsigned char*>(&bytes[k]) + 16 * i;
           unsigned char* const to = line + k * plane + static_cast<std::size_t>(i) * width + x;
-          if (x + 16 <= width)
+          if (count >= 16)
             std::memcpy(to, from, 16);
           else
-            put(from, width - x, to);
+            put(from, count, to);
         }
       }
     }
@@ -1001,17 +1009,6 @@ SDPG_INLINE void write_strip(P rgb, int count, std::size_t plane, unsigned char*
   }
 }
 
-// Works out what of a plain plane's points is the same in all lines.
-template <class P>
-SDPG_INLINE void prepare_plain(const Canvas<P>& c) {
-  const Frame& f = c.frame;
-  if (f.planes == 0) return;
-  for (int x = 0; x < f.width + P::lanes; x += P::lanes) {
-    const P u = (c.lane + P(static_cast<float>(x) + f.shift_x)) * f.scale;
-    for (int k = 0; k < 3; ++k) core::store(c.plain[k] + x, u * f.shape[0].axes[k][0]);
-  }
-}
-
 // Without alignment.
 template <class P>
 SDPG_INLINE P load_anywhere(const float* p) {
@@ -1021,16 +1018,20 @@ SDPG_INLINE P load_anywhere(const float* p) {
   return P(reinterpret_cast<const Anywhere*>(p)->v);
 }
 
-// A plain plane along a line of pixels: `plain` as the canvas has it, and what to add to it.
+// Plain ground along a line of pixels: an axis of its points is `plain` as the canvas has it, and
+// what to add to that.
 struct PlainLine {
   const float* plain[3];
   float rest[3];
 };
 
-// Writes its colours from `left` to `right`. The whole of a line sees the plane, or not.
-template <bool whole, class P>
-SDPG_INLINE void write_line(const PlainLine line, const Frame& f, int left, int right,
-                            unsigned char* to) {
+// What is alike all along a line: nothing, that it shows the plane, the plane's depth as well, or
+// of a plane whose x or y is across the view, that one too.
+enum class Alike { kNothing, kSeen, kDepth, kAxis };
+
+// Writes the colours of a line. With kAxis it is `across` of the plane's axes that changes.
+template <Alike alike, class P>
+SDPG_INLINE void write_line(const PlainLine line, const Frame& f, int across, unsigned char* to) {
   // Copies: for all that the compiler knows, the bytes written are those of the plane.
   const Shape& s = f.shape[0];
   const Geom& g = *s.geom;
@@ -1040,56 +1041,78 @@ SDPG_INLINE void write_line(const PlainLine line, const Frame& f, int left, int 
   const P background = packed<P>(f.background);
   const float near = f.near, far = f.far;
   const bool checker = g.checker;
-  const std::size_t plane = static_cast<std::size_t>(f.width) * f.height;
-  for (int start = left; start < right; start += P::lanes) {
-    // The last strip ends where the tiles end, or starts where they start.
-    const int x = std::max(std::min(start, right - P::lanes), left);
-    const auto along = [&](int k) { return load_anywhere<P>(line.plain[k] + x) + line.rest[k]; };
-    const Vec3<P> d{along(0), along(1), along(2)};
-    const P t = whole ? -origin.z / d.z : hit_plane(origin, d, size);
+  const int width = f.width;
+  const std::size_t plane = static_cast<std::size_t>(width) * f.height;
+  const float depth = -s.origin[2] / line.rest[2];
+  const float changing = s.origin[across], changing_squares = squares[across];
+  const int along = 1 - across;
+  const float squares_along =
+      std::floor((depth * line.rest[along] + s.origin[along]) * squares[along]);
+  for (int start = 0; start < width; start += P::lanes) {
+    const int x = std::max(std::min(start, width - P::lanes), 0);
+    const auto at = [&](int k) { return load_anywhere<P>(line.plain[k] + x) + line.rest[k]; };
     P rgb = first;
-    if (checker)
-      rgb = select(on_first(squares, t * d.x + origin.x, t * d.y + origin.y), first, second);
-    if (!whole) rgb = select((t >= near) & (t < far), rgb, background);
-    write_strip(rgb, right - x, plane, to + x);
+    if constexpr (alike == Alike::kAxis) {
+      const P place = at(across) * depth + changing;
+      if (checker)
+        rgb = select(is_odd(floor(place * changing_squares) + squares_along), first, second);
+    } else {
+      const Vec3<P> d{at(0), at(1), at(2)};
+      const P t = alike == Alike::kDepth  ? P(depth)
+                  : alike == Alike::kSeen ? -origin.z / d.z
+                                          : hit_plane(origin, d, size);
+      if (checker)
+        rgb = select(on_first(squares, t * d.x + origin.x, t * d.y + origin.y), first, second);
+      if (alike == Alike::kNothing) rgb = select((t >= near) & (t < far), rgb, background);
+    }
+    write_strip(rgb, width - x, plane, to + x);
   }
 }
 
-// Writes the colours of such tiles.
+// Writes the colours of plain ground all over the picture.
 template <class P>
-SDPG_INLINE void write_plain(const Canvas<P>& c, int row, Span columns, unsigned char* pixels) {
+SDPG_INLINE void write_plain(const Canvas<P>& c, unsigned char* pixels) {
   const Frame& f = c.frame;
-  const int left = columns.first * Tiles<P>::width,
-            right = std::min(columns.end * Tiles<P>::width, f.width);
-  const int end = std::min((row + 1) * Tiles<P>::height, f.height);
-  const std::size_t plane = static_cast<std::size_t>(f.width) * f.height;
-  PlainLine line{{c.plain[0], c.plain[1], c.plain[2]}, {}};
-  for (int y = row * Tiles<P>::height; y < end; ++y) {
-    unsigned char* const to = pixels + static_cast<std::size_t>(y) * f.width;
-    bool sky = f.planes == 0, whole = false;
-    if (!sky) {
-      const Shape& s = f.shape[0];
-      const float v = (static_cast<float>(y) + f.shift_y) * -f.scale;
-      for (int k = 0; k < 3; ++k) line.rest[k] = v * s.axes[k][1] - s.axes[k][2];
-      // Along a line the plane's depth rises or falls, and rays turn from the sky to it at most
-      // once.
-      const float z[2] = {line.plain[2][left] + line.rest[2],
-                          line.plain[2][right - 1] + line.rest[2]};
-      sky = !(z[0] < 0) && !(z[1] < 0);
-      whole = z[0] < 0 && z[1] < 0 && !(s.geom->size[0] > 0) && !(s.geom->size[1] > 0);
-      for (const float each : z)
-        whole = whole && -s.origin[2] / each >= f.near && -s.origin[2] / each < f.far;
-    }
-    if (sky) {
-      for (int k = 0; k < 3; ++k)
-        std::memset(to + k * plane + left, static_cast<int>(f.background >> (8 * k) & 255),
-                    static_cast<std::size_t>(right - left));
-    } else if (whole) {
-      write_line<true, P>(line, f, left, right, to);
-    } else {
-      write_line<false, P>(line, f, left, right, to);
-    }
+  const std::size_t width = static_cast<std::size_t>(f.width), plane = width * f.height;
+  const auto write_sky = [&](int from, int end) {
+    for (int k = 0; k < 3; ++k)
+      std::memset(pixels + k * plane + from * width,
+                  static_cast<int>(f.background >> (8 * k) & 255), (end - from) * width);
+  };
+  if (f.planes == 0) return write_sky(0, f.height);
+  const Shape& s = f.shape[0];
+  const Geom& g = *s.geom;
+  for (int x = 0; x < f.width + P::lanes; x += P::lanes) {
+    const P u = (c.lane + P(static_cast<float>(x) + f.shift_x)) * f.scale;
+    for (int k = 0; k < 3; ++k) core::store(c.plain[k] + x, u * s.axes[k][0]);
   }
+  const bool is_level = s.axes[2][0] == 0;
+  const int across = s.axes[0][0] == 0 ? 1 : 0;
+  const bool is_straight = is_level && s.axes[1 - across][0] == 0;
+  PlainLine line{{c.plain[0], c.plain[1], c.plain[2]}, {}};
+  int sky = 0;  // lines from there on show nothing else
+  for (int y = 0; y < f.height; ++y) {
+    const float v = (static_cast<float>(y) + f.shift_y) * -f.scale;
+    for (int k = 0; k < 3; ++k) line.rest[k] = v * s.axes[k][1] - s.axes[k][2];
+    // Along a line the plane's depth rises or falls, and rays turn from the sky to it at most once.
+    const float z[2] = {line.plain[2][0] + line.rest[2], line.plain[2][f.width - 1] + line.rest[2]};
+    if (!(z[0] < 0) && !(z[1] < 0)) continue;
+    if (sky < y) write_sky(sky, y);
+    sky = y + 1;
+    bool seen = z[0] < 0 && z[1] < 0 && !(g.size[0] > 0) && !(g.size[1] > 0);
+    for (const float each : z)
+      seen = seen && -s.origin[2] / each >= f.near && -s.origin[2] / each < f.far;
+    unsigned char* const to = pixels + static_cast<std::size_t>(y) * width;
+    if (!seen)
+      write_line<Alike::kNothing, P>(line, f, across, to);
+    else if (is_straight)
+      write_line<Alike::kAxis, P>(line, f, across, to);
+    else if (is_level)
+      write_line<Alike::kDepth, P>(line, f, across, to);
+    else
+      write_line<Alike::kSeen, P>(line, f, across, to);
+  }
+  if (sky < f.height) write_sky(sky, f.height);
 }
 
 template <class P>
@@ -1124,15 +1147,33 @@ SDPG_INLINE int next_column(const Canvas<P>& c, int from, bool busy) {
   return c.columns;
 }
 
+// Notes which shapes but planes each row has.
+template <class P>
+SDPG_INLINE void find_present(const Canvas<P>& c) {
+  const Frame& f = c.frame;
+  std::memset(c.present, 0, sizeof(std::uint64_t) * static_cast<std::size_t>(c.rows * c.words));
+  for (int i = f.planes; i < f.shapes; ++i) {
+    const Span rows = rows_of(c, f.shape[i].ends);
+    for (int row = rows.first; row < rows.end; ++row)
+      c.present[row * c.words + i / kWord] |= std::uint64_t{1} << i % kWord;
+  }
+}
+// Calls `work` with the number of each of them, in order.
+template <class P, class Work>
+SDPG_INLINE void each_present(const Canvas<P>& c, int row, const Work& work) {
+  for (int word = 0; word < c.words; ++word)
+    for (std::uint64_t rest = c.present[row * c.words + word]; rest != 0; rest &= rest - 1)
+      work(word * kWord + __builtin_ctzll(rest));
+}
+
 // Finds the tiles of the row in which shapes and shadows may be; the number of shadows.
 template <class P>
 SDPG_INLINE int find_busy(const Canvas<P>& c, int row) {
   const Frame& f = c.frame;
-  for (int i = f.planes; i < f.shapes; ++i) {
-    if (row < c.shape_rows[i].first || row >= c.shape_rows[i].end) continue;
+  each_present(c, row, [&](int i) {
     c.shape_columns[i] = columns_of(c, f.shape[i].ends, row);
     mark_busy(c, c.shape_columns[i]);
-  }
+  });
   int shadows = 0;
   for (int p = 0; f.shadows && p < f.planes; ++p) {
     const Shape& plane = f.shape[p];
@@ -1164,11 +1205,10 @@ void draw_row(const Canvas<P>& c, Kind kind, bool plain, int row, unsigned char*
     run.end = next_column(c, run.first, false);
     draw_ground(c, row, run);
   }
-  for (int i = f.planes; i < f.shapes; ++i) {
-    if (row < c.shape_rows[i].first || row >= c.shape_rows[i].end) continue;
+  each_present(c, row, [&](int i) {
     with_type(f.shape[i].geom->type,
               [&]<ShapeType type>() { draw_shape<type>(c, i, row, c.shape_columns[i]); });
-  }
+  });
   for (int i = 0; i < shadows && kind == Kind::kRgb; ++i) {
     const auto& [plane, caster, columns] = c.shadow[i];
     const Shape& s = f.shape[caster];
@@ -1177,13 +1217,7 @@ void draw_row(const Canvas<P>& c, Kind kind, bool plain, int row, unsigned char*
       draw_shadow<type>(c, P(static_cast<float>(plane)), s, towards, row, columns);
     });
   }
-  for (Span run{0, 0}; run.end < c.columns;) {
-    run.first = run.end;
-    run.end = next_column(c, run.first, true);
-    if (run.first < run.end) {
-      write_plain(c, row, run, pixels);
-      continue;
-    }
+  for (Span run{0, 0}; (run.first = next_column(c, run.end, true)) < c.columns;) {
     run.end = next_column(c, run.first, false);
     for (int column = run.first; column < run.end; ++column) {
       if (kind == Kind::kRgb)
@@ -1234,7 +1268,7 @@ inline void add_noise(const Frame& f, const NoiseKey& key, float amplitude, unsi
 template <class P>
 struct Needs {
   std::size_t tiles;  // one array of a row of tiles
-  std::size_t arrays, line, spans, shadows, busy;
+  std::size_t arrays, line, words, present, spans, shadows, busy;
   Needs(const Scene& scene, const View& view) {
     const auto up = [](std::size_t n, std::size_t to) { return (n + to - 1) / to * to; };
     const std::size_t columns = up(view.width, Tiles<P>::width) / Tiles<P>::width;
@@ -1242,12 +1276,15 @@ struct Needs {
     arrays = 2 + !scene.meshes.empty() + view.shadows;
     line = up((view.width + P::lanes) * sizeof(float), 64);
     spans = up(scene.geoms.size() * sizeof(Span), 64);
+    const std::size_t rows = up(view.height, Tiles<P>::height) / Tiles<P>::height;
+    words = up(scene.geoms.size(), 64) / 64;
+    present = up(rows * words * 8, 64);
     std::size_t planes = 0;
     while (planes < scene.geoms.size() && scene.geoms[planes].type == kPlane) ++planes;
     shadows = up(view.shadows ? planes * scene.geoms.size() * sizeof(Shadow) : 0, 64);
     busy = up(up(columns, 64) / 8, 64);
   }
-  std::size_t bytes() const { return arrays * tiles + 3 * line + 2 * spans + shadows + busy; }
+  std::size_t bytes() const { return arrays * tiles + 3 * line + present + spans + shadows + busy; }
 };
 
 template <class P>
@@ -1271,7 +1308,8 @@ void draw(const Scene& scene, const View& view, const float* pose, const NoiseKe
   c.number = numbers();
   c.triangle = scene.meshes.empty() ? nullptr : numbers();
   c.dark = view.shadows ? numbers() : nullptr;
-  c.shape_rows = reinterpret_cast<Span*>(take(needs.spans));
+  c.present = reinterpret_cast<std::uint64_t*>(take(needs.present));
+  c.words = static_cast<int>(needs.words);
   c.shape_columns = reinterpret_cast<Span*>(take(needs.spans));
   c.shadow = reinterpret_cast<Shadow*>(take(needs.shadows));
   c.busy = reinterpret_cast<std::uint64_t*>(take(needs.busy));
@@ -1281,11 +1319,10 @@ void draw(const Scene& scene, const View& view, const float* pose, const NoiseKe
     core::set_lane(c.lane_x, i, static_cast<float>(i % Tiles<P>::width));
     core::set_lane(c.lane_y, i, static_cast<float>(i / Tiles<P>::width));
   }
-  for (int i = c.frame.planes; i < c.frame.shapes; ++i)
-    c.shape_rows[i] = rows_of(c, c.frame.shape[i].ends);
+  find_present(c);
   const bool plain = view.kind == Kind::kRgb && is_plain(c.frame);
-  if (plain) prepare_plain(c);
   unsigned char* out = static_cast<unsigned char*>(pixels);
+  if (plain) write_plain(c, out);
   for (int row = 0; row < c.rows; ++row) draw_row(c, view.kind, plain, row, out);
   if (view.kind == Kind::kDepth && view.depth_noise > 0)
     add_noise(c.frame, key, view.depth_noise, out);

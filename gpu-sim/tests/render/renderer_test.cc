@@ -260,6 +260,38 @@ TEST(Renderer, DrawsTheSameBitsWithEveryTableAndWithoutCulling) {
   }
 }
 
+// Tables that draw a line of plain ground at once know several cases of what is alike along it; the
+// emulated one draws pixel by pixel.
+TEST(Renderer, DrawsPlainGroundAlikeFromEveryDirection) {
+  const double half = std::sqrt(0.5), a = 0.7;
+  const Numbers along_x{0.5, 0.5, -0.5, -0.5}, along_y{half, half, 0, 0},
+      tilted{0.6, 0.56, -0.4, -0.4080441};
+  const Numbers straight{1, 0, 0, 0}, turned{std::cos(a), 0, 0, std::sin(a)};
+  for (const Numbers& eye : {along_x, along_y, tilted})
+    for (const Numbers& yaw : {straight, turned})
+      for (const double extent : {0.0, 3.0}) {
+        SceneBuilder builder;
+        builder.camera({0.3, -0.4, 1}, eye);
+        builder.light(true, {0, 0, 3}, {0.2, 0.1, -1});
+        builder.geom(0, {extent, extent, 1}, {0, 0, -0.2}, yaw, {0.5, 0.5, 0.5, 1}, 0);
+        auto* material = builder.model.add_materials();
+        append({0.9, 0.4, 0.6, 1}, material->mutable_rgba());
+        append({0.2, 0.8, 0.3, 1}, material->mutable_rgba2());
+        append({3, 2}, material->mutable_texrepeat());
+        material->set_texuniform(true);
+        const auto scene = builder.scene();
+        for (const auto& [width, height] : {std::pair{84, 84}, {37, 22}, {5, 9}}) {
+          const auto message = view_message(Kind::kRgb, width, height);
+          const auto expected = draw_bytes(*scene, message, builder.pose, {}, "emulated");
+          const auto [low, high] = std::minmax_element(expected.begin(), expected.end());
+          EXPECT_LT(*low + 20, *high) << "nothing to see";
+          for (const std::string& isa : testing::all_tables())
+            EXPECT_EQ(draw_bytes(*scene, message, builder.pose, {}, isa), expected)
+                << isa << ", " << width << " x " << height << ", extent " << extent;
+        }
+      }
+}
+
 TEST(Renderer, ClipsAtNearAndFar) {
   SceneBuilder builder;
   builder.camera({0, 0, 0});
