@@ -1,5 +1,5 @@
 // Memory and processor time of every service process, into the store and the dashboard: when a run begins
-// and ends, and every ten seconds. A sample of five services takes the kernel about 50 ms (it walks through
+// and ends, and every twenty seconds. A sample of five services takes the kernel about 50 ms (it walks through
 // all their pages), so one a second would take five percent of a core from the training.
 
 import { encodeMetric } from "@sdpg/common/otlp.ts";
@@ -13,7 +13,7 @@ export interface Watched {
   pid: number;
 }
 
-const everyMs = 10_000;
+const everyMs = 20_000;
 
 /** Samples until `stop` is called, and once more then. The first pauses are shorter: memory grows at first. */
 export function watchResources(options: {

@@ -43,7 +43,8 @@ export interface IngestLimits {
   intervalMs: number;
   /**
    * How long acknowledged rows wait for company, where nobody asks: an insert costs the engine about 12 ms
-   * of a core however small it is, and leaves a part to merge. So it is what a training pays for telemetry.
+   * of a core however small it is, ten tables get one, and each leaves a part to merge. It is what a
+   * training pays for telemetry.
    */
   insertIntervalMs: number;
   /** Rows and bytes of one insert. */
@@ -58,7 +59,7 @@ export interface IngestLimits {
 export const defaultLimits: IngestLimits = {
   maxWaitingRows: 400_000,
   intervalMs: 50,
-  insertIntervalMs: 20_000,
+  insertIntervalMs: 5000,
   maxInsertRows: 100_000,
   maxInsertBytes: 64 << 20,
   awayMs: { first: 200, last: 5000 },

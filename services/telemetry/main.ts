@@ -16,11 +16,14 @@ import type { Logger } from "@sdpg/common/log.ts";
 import { annotator } from "./annotate.ts";
 import { type Cluster, clusterFrom } from "./cluster.ts";
 import { serveHttp } from "./http.ts";
-import { Ingest } from "./ingest.ts";
+import { Ingest, type IngestLimits } from "./ingest.ts";
 import { Spool } from "./spool.ts";
 import { migrate, readMigrations } from "./migrate.ts";
 import { openPage } from "./page.ts";
 import { openEmbedded, openServer, type Store } from "./store.ts";
+
+/** All who read an embedded store ask this service, and a question brings in what was acknowledged. */
+const embeddedLimits: Partial<IngestLimits> = { insertIntervalMs: 60_000 };
 
 /** Starts the service on a home. It ends with `stop`, which stores what waits and closes the store. */
 export async function startTelemetry(options: {
@@ -47,7 +50,7 @@ export async function startTelemetry(options: {
     const [{ timezone }] = await opened.rows<{ timezone: string }>("SELECT timezone() AS timezone");
     const { spool, damaged } = Spool.open(spoolDirectory(home));
     for (const place of damaged) log.error("The spool was changed on the disk", { place });
-    const ingest = new Ingest(store, spool, log);
+    const ingest = new Ingest(store, spool, log, clickhouseUrl ? {} : embeddedLimits);
     const http = serveHttp(listen, {
       store,
       ingest,
