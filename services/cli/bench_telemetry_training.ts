@@ -9,8 +9,11 @@ import { quantile } from "@sdpg/common/quantile.ts";
 import { withoutTelemetry } from "@sdpg/common/record.ts";
 import { CliError } from "./process.ts";
 
-/** Epochs at the start of a run that are not counted: memory is touched, code is compiled. */
-const warmUp = 5;
+/**
+ * Epochs at the start of a run that are not counted: memory is touched, and both the training's and the
+ * telemetry service's code is compiled, for about ten seconds. A training lasts minutes at least.
+ */
+const warmUp = 100;
 
 export interface TrainingBench {
   pairs: number;

@@ -38,7 +38,7 @@ export function watchResources(options: {
         recordProcess(options.recorder, service, sample);
       }
       options.seen(named);
-      if (!last) await delay(Math.min(1000 * 2 ** samples, everyMs), stopping.signal);
+      if (!last) await delay(Math.min(5000 * 2 ** samples, everyMs), stopping.signal);
     }
   })();
   return {

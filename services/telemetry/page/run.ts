@@ -360,6 +360,7 @@ export const run: View = async (
 
   // Questions are answered in this order, two at a time: what is seen first is asked first.
   const drawn = [
+    drawReturns(),
     drawSummary().then((found) => {
       if (signal.aborted) return;
       if (found) drawSettings(found);
@@ -368,7 +369,9 @@ export const run: View = async (
         content.replaceChildren(heading, errorBox(`There is no run "${id}" in the store.`));
       }
     }),
-    drawCurves(),
+    drawRewards(),
+    drawScalar(),
+    drawPhases(),
     drawMemory(),
     drawFilms(),
     drawFaults(),
