@@ -342,7 +342,9 @@ export class Recorder {
   unsent(runId: string): string[] {
     const own = `{"key":"rl.run.id","value":{"stringValue":${JSON.stringify(runId)}}}`;
     return this.#queue
-      .filter(({ event, json }) => durableEvents.includes(event) && json.includes(own))
+      .filter(({ signal, event, json }) =>
+        signal === "logs" && durableEvents.includes(event) && json.includes(own)
+      )
       .map(({ json }) => json);
   }
 

@@ -4,6 +4,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { fileURLToPath } from "node:url";
 import { Recorder } from "@sdpg/common/record.ts";
+import { iterationSpan, iterationTrace } from "@sdpg/common/trace.ts";
 import { freePort, startTestService, type TestService } from "./service_for_tests.ts";
 import { drawCurves, meanOf, plotRuns, readCurves, scale } from "./plot.ts";
 
@@ -176,6 +177,10 @@ describe("Recorder", () => {
     record(killed, "other-run", 1, 2);
     for (let i = 1; i <= 3; i++) record(killed, "checkpointed", i, 2);
     killed.fault({ runId: "checkpointed", service: "learner", kind: "x" });
+    killed.span({ // named as the events are
+      ...{ ...iterationTrace("checkpointed", 1), name: iterationSpan, runId: "checkpointed" },
+      ...{ iteration: 1, startMs: 0, seconds: 1 },
+    });
     const unsent = JSON.parse(JSON.stringify(killed.unsent("checkpointed")));
     expect(unsent).toHaveLength(3);
     const resumed = new Recorder({ url: service.url, service: "learner" });
