@@ -1,15 +1,18 @@
 // ./sdpg test: everything that must hold before a change lands, in the order in which a mistake is
-// found soonest. Each suite says how many of its checks passed; the last line adds them up.
+// found soonest. Each suite says how many of its checks passed; the last lines add them up and name
+// what failed.
 
-import { join } from "node:path";
+import { join, relative } from "node:path";
+import { stripVTControlCharacters } from "node:util";
 import { checkoutDirectory } from "@sdpg/common/home.ts";
 import { didYouMean } from "@sdpg/common/suggest.ts";
 import { UsageError, verb } from "../flags.ts";
 import { writeOut } from "../report.ts";
 
-interface Count {
+interface Outcome {
   passed: number;
-  failed: number;
+  /** What failed, by name, each with the beginning of its reason where there is one. */
+  failed: string[];
 }
 
 interface Suite {
@@ -17,7 +20,7 @@ interface Suite {
   what: string;
   /** Part of a plain `./sdpg test`. */
   always: boolean;
-  run(): Promise<Count>;
+  run(): Promise<Outcome>;
 }
 
 const nativeFolders = ["gpu-sim", "services/learner/torch/native"];
@@ -114,35 +117,40 @@ export const test = verb({
           }`,
         );
       });
-    const total = { passed: 0, failed: 0 };
+    const total: Outcome = { passed: 0, failed: [] };
     for (const suite of chosen) {
       const started = performance.now();
       writeOut(`\n== ${suite.name}: ${suite.what}`);
       const { passed, failed } = await suite.run();
       total.passed += passed;
-      total.failed += failed;
+      total.failed.push(...failed.map((failure) => `${suite.name}: ${failure}`));
       const seconds = ((performance.now() - started) / 1000).toFixed(1);
-      writeOut(`== ${suite.name}: ${passed} ok, ${failed} not, ${seconds} s`);
+      writeOut(`== ${suite.name}: ${passed} ok, ${failed.length} not, ${seconds} s`);
     }
-    writeOut(`\n${total.passed} passed, ${total.failed} failed`);
-    return total.failed === 0 && total.passed > 0 ? 0 : 1;
+    // Said again where a reader of a long log looks first.
+    if (total.failed.length > 0) writeOut("");
+    for (const failure of total.failed) writeOut(`FAIL  ${failure}`);
+    writeOut(`\n${total.passed} passed, ${total.failed.length} failed`);
+    return total.failed.length === 0 && total.passed > 0 ? 0 : 1;
   },
 });
 
 /** Programs that check and say so by their exit code, each counting as one. */
-async function checks(...list: [name: string, command: string, args: string[]][]): Promise<Count> {
-  const count = { passed: 0, failed: 0 };
+async function checks(
+  ...list: [name: string, command: string, args: string[]][]
+): Promise<Outcome> {
+  const outcome: Outcome = { passed: 0, failed: [] };
   for (const [name, command, args] of list) {
     const success = await runHere(command, args, { quiet: true });
     writeOut(`${success ? "ok  " : "FAIL"}  ${name}`);
-    if (success) count.passed++;
-    else count.failed++;
+    if (success) outcome.passed++;
+    else outcome.failed.push(name);
   }
-  return count;
+  return outcome;
 }
 
 /** Builds gpu-sim once more, watched by the sanitizers, and runs what tests it natively and by parity. */
-async function sanitized(): Promise<Count> {
+async function sanitized(): Promise<Outcome> {
   const folder = join(checkoutDirectory, "build/gpu-sim-sanitize");
   const built = await runHere("cmake", [
     "-S",
@@ -153,7 +161,7 @@ async function sanitized(): Promise<Count> {
     "Ninja",
     "-DSDPG_SANITIZE=ON",
   ], { quiet: true }) && await runHere("ninja", ["-C", folder, "gpu-sim-tests", "gpu_sim"]);
-  if (!built) return { passed: 0, failed: 1 };
+  if (!built) return { passed: 0, failed: ["the build"] };
   const native = await googleTest(join(folder, "gpu-sim-tests"));
   // The library is loaded by a process without the sanitizers' runtime, which wants to find C++'s.
   const runtimes = await Promise.all(["libasan.so", "libstdc++.so.6"].map(async (name) => {
@@ -168,26 +176,38 @@ async function sanitized(): Promise<Count> {
       ASAN_OPTIONS: "detect_leaks=0",
     },
   });
-  return { passed: native.passed + parity.passed, failed: native.failed + parity.failed };
+  return {
+    passed: native.passed + parity.passed,
+    failed: [...native.failed, ...parity.failed],
+  };
 }
 
 async function googleTest(
   binary = join(checkoutDirectory, "build/gpu-sim/gpu-sim-tests"),
-): Promise<Count> {
+): Promise<Outcome> {
   const report = join(await reportFolder(), "gtest.json");
   const success = await runHere(binary, ["--gtest_brief=1", `--gtest_output=json:${report}`]);
-  const { tests, failures } = await readReport<{ tests: number; failures: number }>(report) ??
-    { tests: 0, failures: 0 };
-  // A crash leaves no report; a run of nothing is no success.
-  const broken = (!success && failures === 0) || tests === 0;
-  return { passed: tests - failures, failed: failures + (broken ? 1 : 0) };
+  const result = await readReport<{
+    testsuites: {
+      testsuite: { name: string; classname: string; failures?: { failure: string }[] }[];
+    }[];
+  }>(report);
+  const tests = result?.testsuites.flatMap(({ testsuite }) => testsuite) ?? [];
+  return outcomeOf(
+    tests.map(({ classname, name, failures }) => ({
+      name: `${classname}.${name}`,
+      failed: failures !== undefined,
+      reason: failures?.[0]?.failure,
+    })),
+    success,
+  );
 }
 
 async function vitest(
   name: string,
   folders: string[],
   options: { serial?: boolean; env?: Record<string, string> } = {},
-): Promise<Count> {
+): Promise<Outcome> {
   const report = join(await reportFolder(), `vitest-${name}.json`);
   const success = await runHere(Deno.execPath(), [
     "run",
@@ -205,15 +225,44 @@ async function vitest(
     ...folders.map((folder) => `${folder}/`),
   ], { env: options.env });
   const result = await readReport<{
-    numPassedTests: number;
-    numFailedTests: number;
-    numFailedTestSuites: number;
+    testResults: {
+      name: string;
+      status: string;
+      message: string;
+      assertionResults: { fullName: string; status: string; failureMessages: string[] }[];
+    }[];
   }>(report);
-  const passed = result?.numPassedTests ?? 0;
-  const failed = result?.numFailedTests ?? 0;
-  // A file that does not load has no tests to fail, and a crash leaves no report.
-  const broken = (!success && failed === 0) || passed + failed === 0;
-  return { passed, failed: failed + (broken ? 1 : 0) };
+  const tests = (result?.testResults ?? []).flatMap(
+    ({ name, status, message, assertionResults }) => {
+      const file = relative(checkoutDirectory, name);
+      const tests = assertionResults
+        .filter(({ status }) => status === "passed" || status === "failed")
+        .map(({ fullName, status, failureMessages }) => ({
+          name: `${file}: ${fullName}`,
+          failed: status === "failed",
+          reason: failureMessages[0],
+        }));
+      // A file that does not load has no test to fail.
+      const loaded = status !== "failed" || tests.some(({ failed }) => failed);
+      return loaded ? tests : [...tests, { name: file, failed: true, reason: message }];
+    },
+  );
+  return outcomeOf(tests, success);
+}
+
+/** What a runner's report and its exit say together. */
+function outcomeOf(
+  tests: { name: string; failed: boolean; reason?: string }[],
+  success: boolean,
+): Outcome {
+  const failed = tests.filter(({ failed }) => failed).map(({ name, reason }) => {
+    const why = stripVTControlCharacters(reason ?? "").trim().replace(/\s+/g, " ").slice(0, 200);
+    return why ? `${name}: ${why}` : name;
+  });
+  // A crash leaves no report; a run of nothing is no success.
+  if (tests.length === 0) failed.push("no test ran to its end");
+  else if (!success && failed.length === 0) failed.push("ended in an error outside its tests");
+  return { passed: tests.filter(({ failed }) => !failed).length, failed };
 }
 
 /** The pinned version, as deno.json has it. */
