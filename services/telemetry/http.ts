@@ -342,6 +342,8 @@ function nativeAnswer(version: string | null, bytes: Uint8Array): Uint8Array {
 /** Content-Encodings of answers, in the order in which they are chosen. */
 const encodings: Record<string, (bytes: Uint8Array) => Promise<Uint8Array>> = {
   zstd: promisify(zstdCompress),
+  // LZ4 frames; the package is loaded when the first client asks for them.
+  lz4: async (bytes) => await (await import("lz4-napi")).compressFrame(bytes),
   gzip: promisify(gzip),
   deflate: promisify(deflate),
 };
