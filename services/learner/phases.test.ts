@@ -63,10 +63,13 @@ test.skipIf(!coreIsBuilt())("phases explain at least 95 % of the time of epochs"
   const first = epochs.shift()!; // with the first come torch's and the engine's own first times
   const sum = (values: number[]) => values.reduce((a, b) => a + b, 0);
   const whole = sum(epochs.map(({ startMs, endMs }) => endMs - startMs)) / 1e3;
-  const top = epochs.flatMap(({ phases }) => phases.filter(({ name }) => !name.includes("/")));
-  const explained = sum(top.map(({ seconds }) => seconds)) / whole;
-  expect(explained).toBeGreaterThan(0.95);
-  expect(explained).toBeLessThan(1.001);
+  const explained = epochs.map(({ phases, startMs, endMs }) => {
+    const top = phases.filter(({ name }) => !name.includes("/"));
+    return sum(top.map(({ seconds }) => seconds)) / ((endMs - startMs) / 1e3);
+  }).sort((a, b) => a - b);
+  // Of the middle one: a busy machine may stop any single epoch between two phases.
+  expect(explained[Math.floor(explained.length / 2)]).toBeGreaterThan(0.95);
+  expect(explained.at(-1)).toBeLessThan(1.001);
   // The epochs follow each other without a gap, and are all the time there was.
   expect(whole).toBeCloseTo((epochs.at(-1)!.endMs - epochs[0].startMs) / 1e3, 6);
   expect(epochs.at(-1)!.wallTimeS - first.wallTimeS).toBeCloseTo(whole, 6);

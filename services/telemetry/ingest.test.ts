@@ -234,9 +234,7 @@ describe("the way through the spool", () => {
       await service.add(() => ({ rows: rows([iteration("group", n, { a: n })]) }));
     }
     expect(service.spooledRows).toBe(20);
-    const startMs = performance.now();
-    await service.settled();
-    expect(performance.now() - startMs).toBeLessThan(30_000);
+    await service.settled(); // an hour, if it waited for the while
     expect(service.counts).toMatchObject({ stored: 20, commits: 1 });
     await service.stop();
   });
