@@ -783,7 +783,7 @@ function jsonPairs(value: unknown): Map<string, string> {
     let text: string;
     if (kind === "stringValue" && typeof plain === "string") text = textOf(plain);
     else if (kind === "boolValue" && typeof plain === "boolean") text = String(plain);
-    else if (kind === "doubleValue" && typeof plain === "number") text = String(plain);
+    else if (kind === "doubleValue" && Number.isFinite(plain)) text = String(plain);
     else if (kind === "intValue" && typeof plain === "string" && wholeText.test(plain)) {
       text = plain;
     } else throw givenUp;
