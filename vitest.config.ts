@@ -20,8 +20,9 @@ export default defineConfig({
   test: {
     api: { host: "127.0.0.1" },
     // A busy machine is slow, not wrong; only what hangs is to be ended.
-    testTimeout: 120_000,
-    hookTimeout: 120_000,
+    testTimeout: 600_000,
+    hookTimeout: 600_000,
+    expect: { poll: { timeout: 120_000 } },
     exclude: ["node_modules/**", "build/**", ".sdpg/**", ".tools/**"],
   },
 });

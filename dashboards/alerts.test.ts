@@ -1,13 +1,11 @@
 // Every alert rule asked of the real telemetry service: it fires on the run or service that has what it is
 // for, names it, and on no other one of the same store.
 
-import { afterAll, beforeAll, expect, test, vi } from "vitest";
+import { afterAll, beforeAll, expect, test } from "vitest";
 import { encodeLogs, encodeMetric, type LogEvent, type Metric } from "@sdpg/common/otlp.ts";
 import { startTestService, type TestService } from "../services/telemetry/service_for_tests.ts";
 import { type Alert, alerts } from "./alerts.ts";
 import { send } from "./seeded_for_tests.ts";
-
-vi.setConfig({ testTimeout: 120_000 });
 
 /** A little ahead, for what a busy machine takes from here to the last question. */
 const nowMs = Date.now() + 30_000;
@@ -87,7 +85,7 @@ beforeAll(async () => {
     for (const [name, list] of Object.entries(metrics)) list.push(...metricsOf(name, ago));
   }
   await send(service.url, "metrics", metrics);
-}, 240_000);
+});
 afterAll(async () => {
   await service.kill();
   Deno.removeSync(home, { recursive: true });

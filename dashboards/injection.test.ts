@@ -3,7 +3,7 @@
 // service answers what it answers to the same value as a plain text: no row more, no statement more, nothing
 // written, and nothing told but ClickHouse's word for a wrong value.
 
-import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Panel } from "@grafana/grafana-foundation-sdk/dashboard";
 import { encodeMetric } from "@sdpg/common/otlp.ts";
 import { checkReadOnly } from "../services/telemetry/guard.ts";
@@ -19,8 +19,6 @@ import {
 } from "./grafana_for_tests.ts";
 import { dashboards } from "./all.ts";
 import { fresh, seedMesh, send } from "./seeded_for_tests.ts";
-
-vi.setConfig({ testTimeout: 600_000 });
 
 const payloads = [
   "' OR 1=1 --",
@@ -144,7 +142,7 @@ beforeAll(async () => {
     "metrics",
     Object.fromEntries(named.map((name, i) => [name, [threads(100 + i)]])),
   );
-}, 240_000);
+});
 afterAll(async () => {
   await service.kill();
   Deno.removeSync(home, { recursive: true });

@@ -2,7 +2,7 @@
 // runs and metrics whose numbers can be worked out by hand: the answer has the columns that its panel needs,
 // and the right numbers. Alert rules fire on what they are for, and on nothing else: alerts.test.ts.
 
-import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Panel } from "@grafana/grafana-foundation-sdk/dashboard";
 import {
   epochs,
@@ -17,8 +17,6 @@ import { opened, sentBy, type Values } from "./grafana_for_tests.ts";
 import { dashboards } from "./all.ts";
 import { callsPerSample, failuresPerSample, fresh, method, seedMesh } from "./seeded_for_tests.ts";
 
-vi.setConfig({ testTimeout: 120_000 });
-
 const nowS = Math.floor(Date.now() / 10_000) * 10;
 let home: string;
 let service: TestService;
@@ -28,7 +26,7 @@ beforeAll(async () => {
   service = await startTestService(home);
   await seedMesh(service.url, nowS);
   experiment = await service.ask("SELECT experiment FROM experiments WHERE run_id = 'hopper-0'");
-}, 240_000);
+});
 afterAll(async () => {
   await service.kill();
   Deno.removeSync(home, { recursive: true });

@@ -25,7 +25,7 @@ beforeAll(async () => {
     clickhouse_settings: { output_format_json_quote_64bit_integers: 1 },
     log: { level: 127 }, // off
   });
-}, 60_000);
+});
 afterAll(async () => {
   await client.close();
   await service.kill();
@@ -35,7 +35,7 @@ afterAll(async () => {
 const get = (query: Record<string, string>, init: RequestInit = {}) =>
   fetch(`${service.url}/?${new URLSearchParams(query)}`, init);
 
-describe("@clickhouse/client", { timeout: 60_000 }, () => {
+describe("@clickhouse/client", () => {
   test("types arrive as they are, with the settings it sends", async () => {
     const result = await client.query({
       query:
@@ -97,7 +97,7 @@ describe("@clickhouse/client", { timeout: 60_000 }, () => {
   });
 });
 
-describe("Grafana's data source (HTTP)", { timeout: 60_000 }, () => {
+describe("Grafana's data source (HTTP)", () => {
   // clickhouse-go: Native, its protocol version, gzip, the settings of the data source, the body a POST.
   const asGrafana = async (sql: string) => {
     const response = await get({
@@ -141,7 +141,7 @@ describe("Grafana's data source (HTTP)", { timeout: 60_000 }, () => {
   });
 });
 
-describe("HTTP", { timeout: 60_000 }, () => {
+describe("HTTP", () => {
   test("curl, with a query in the URL and in the body", async () => {
     const curl = async (...args: string[]) => {
       const { stdout } = await new Deno.Command("curl", { args: ["-sS", ...args] }).output();

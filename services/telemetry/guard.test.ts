@@ -14,7 +14,7 @@ beforeAll(async () => {
   Deno.writeTextFileSync(`${home}/secret.txt`, secret + "\n");
   service = await startTestService(home);
   tablesBefore = await countTables();
-}, 30_000);
+});
 afterAll(async () => {
   await service.kill();
   Deno.removeSync(home, { recursive: true });
@@ -183,7 +183,7 @@ describe("ClickHouse's HTTP interface", () => {
     });
     expect(await response.text()).toMatch(/Limit for result exceeded.*TOO_MANY_ROWS_OR_BYTES/);
     expect(response.status).toBe(413);
-  }, 90_000);
+  });
   test("a failed question leaves nothing in the answers of the next ones", async () => {
     const failing = "SELECT throwIf(number = 100000) FROM numbers(1000000)";
     for (let i = 0; i < 4; i++) {

@@ -24,7 +24,7 @@ let service: TestService;
 beforeAll(async () => {
   home = Deno.makeTempDirSync({ prefix: "sdpg-otlp-" });
   service = await startTestService(home);
-}, 60_000);
+});
 afterAll(async () => {
   await service.kill();
   Deno.removeSync(home, { recursive: true });
@@ -35,7 +35,7 @@ const row = async (sql: string) =>
 const resource = resourceFromAttributes({ "service.name": "tester", "rl.run.id": "otlp-1" });
 const now = () => BigInt(Date.now()) * 1_000_000n;
 
-describe("OpenTelemetry's exporters, as they come", { timeout: 60_000 }, () => {
+describe("OpenTelemetry's exporters, as they come", () => {
   test("spans with attributes, events, links and a status", async () => {
     const exporter = new OTLPTraceExporter({ url: `${service.url}/v1/traces` });
     const provider = new TracerProvider({
@@ -160,7 +160,7 @@ describe("OpenTelemetry's exporters, as they come", { timeout: 60_000 }, () => {
   });
 });
 
-describe("requests by hand", { timeout: 60_000 }, () => {
+describe("requests by hand", () => {
   const post = (
     signal: string,
     body: unknown,

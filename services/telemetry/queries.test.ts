@@ -1,7 +1,7 @@
 // Every statement of docs/queries.md, asked of the real service over HTTP on runs whose numbers can be
 // worked out by hand (seeded_for_tests.ts), and what the views do at their edges.
 
-import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import {
   beginS,
   epochs,
@@ -14,15 +14,13 @@ import {
 import { startTestService, type TestService } from "./service_for_tests.ts";
 
 // Numbers are what is tested here; a busy machine may take its time.
-vi.setConfig({ testTimeout: 120_000 });
-
 let home: string;
 let service: TestService;
 beforeAll(async () => {
   home = Deno.makeTempDirSync({ prefix: "sdpg-queries-" });
   service = await startTestService(home);
   await seedRuns(service.url);
-}, 240_000);
+});
 afterAll(async () => {
   await service.kill();
   Deno.removeSync(home, { recursive: true });

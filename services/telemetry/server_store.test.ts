@@ -26,7 +26,7 @@ beforeAll(async () => {
   }
   store = await openServer(url);
   await migrate(store, readMigrations());
-}, 30_000);
+});
 afterAll(async () => {
   await store.close();
   await engine?.close();

@@ -15,7 +15,7 @@ const listen = `127.0.0.1:${freePort()}`;
 beforeAll(async () => {
   home = Deno.makeTempDirSync({ prefix: "sdpg-telemetry-" });
   service = await startTestService(home, listen);
-}, 30_000);
+});
 afterAll(async () => {
   await service.kill();
   Deno.removeSync(home, { recursive: true });
@@ -156,7 +156,7 @@ describe("Recorder", () => {
     ).toBe(
       [n * 60, n * 60, n, 60 * 1000 * (n * (n + 1) / 2) + n * (59 * 60 / 2)].join("\t"),
     );
-  }, 60_000);
+  });
 
   test("a replay by a resumed process changes nothing", async () => {
     for (const [from, to] of [[1, 40], [21, 60]]) {
@@ -370,7 +370,7 @@ describe("the service", () => {
     await lines.cancel();
     await errors;
     Deno.removeSync(other, { recursive: true });
-  }, 30_000);
+  });
   test("stores what it took before it ends on SIGTERM", async () => {
     const recorder = new Recorder({ url: service.url, service: "learner" });
     record(recorder, "sigterm", 1, 5);
@@ -379,7 +379,7 @@ describe("the service", () => {
     service = await startTestService(home, listen);
     expect(await service.ask("SELECT count() FROM scalars WHERE run_id = 'sigterm'")).toBe("5");
     await recorder.close();
-  }, 20_000);
+  });
 });
 
 describe("plot", () => {

@@ -44,7 +44,7 @@ function tree(folder: string): Record<string, string> {
   );
 }
 
-describe("proto/", { timeout: 180_000 }, () => {
+describe("proto/", () => {
   test("buf lint finds nothing", () => {
     expect(buf("lint")).toEqual({ ok: true, output: "" });
   });

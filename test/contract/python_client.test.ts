@@ -48,7 +48,7 @@ test("a Python client lists the services, creates a batch and steps it", async (
         join(folder, "model.binpb"),
         join(folder, "task.binpb"),
       ],
-      { encoding: "utf8", timeout: 60_000 },
+      { encoding: "utf8", timeout: 600_000 },
     );
     expect(run.status, run.stderr).toBe(0);
     const seen = JSON.parse(run.stdout);
@@ -68,4 +68,4 @@ test("a Python client lists the services, creates a batch and steps it", async (
     child.stdin!.end();
     rmSync(folder, { recursive: true });
   }
-}, 90_000);
+});

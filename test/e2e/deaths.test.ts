@@ -19,7 +19,7 @@ const home = temporaryHome();
 afterAll(async () => {
   await sdpg(home.path, "down"); // where a test between up and down has failed
   await home[Symbol.asyncDispose]();
-}, 60_000);
+});
 
 /** A training without end that has finished two epochs. */
 async function training(run: string, ...more: string[]): Promise<Running> {
@@ -53,7 +53,7 @@ describe("a training that is asked to stop", () => {
     await nothingLeft(services);
     expect(sharedMemoryOf(Object.values(services))).toEqual([]);
     expect(await stateOf(run)).toBe("stopped");
-  }, 90_000);
+  });
 });
 
 describe("SIGKILL", () => {
@@ -82,7 +82,7 @@ describe("SIGKILL", () => {
       `SELECT count() = uniqExact(iteration, name) AS once FROM scalars WHERE run_id = '${run}'`,
     );
     expect(once).toBe(1);
-  }, 120_000);
+  });
 
   test("of telemetry is made good: the training goes on and no row is missing", async () => {
     const running = await training("killed-telemetry", "--epochs=400");
@@ -98,7 +98,7 @@ describe("SIGKILL", () => {
        FROM scalars WHERE run_id = 'killed-telemetry' AND name = 'rollout_reward'`,
     );
     expect(row).toEqual({ n: 400, distinct: 400, last: 400 });
-  }, 120_000);
+  });
 
   test("of evaluation is told, and the training goes on without", async () => {
     const running = await training("killed-evaluation", "--epochs=60");
@@ -123,7 +123,6 @@ describe("SIGKILL", () => {
       expect(["interrupted", "stopped"]).toContain(state);
       expect(sharedMemoryOf(Object.values(services))).toEqual([]);
     },
-    90_000,
   );
 
   test("of everything at once is swept by the next start", async () => {
@@ -137,7 +136,7 @@ describe("SIGKILL", () => {
     expect(next.code).toBe(0);
     expect(sharedMemoryOf(Object.values(services))).toEqual([]);
     expect(await stateOf("killed-all")).toBe("interrupted");
-  }, 90_000);
+  });
 });
 
 describe("up and down", () => {
@@ -165,5 +164,5 @@ describe("up and down", () => {
     const down = await sdpg(home.path, "down");
     expect(down.stdout.match(/^stopped /gm)?.length).toBe(5);
     for (const { pid } of services) expect(isRunning(pid)).toBe(false);
-  }, 120_000);
+  });
 });

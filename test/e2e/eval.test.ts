@@ -14,7 +14,7 @@ beforeAll(async () => {
   const { code, stdout, stderr } = await sdpg(home.path, "train", ...args);
   expect(code, stderr).toBe(0);
   checkpoint = events(stdout).at(-1).checkpoint;
-}, 120_000);
+});
 afterAll(() => home[Symbol.asyncDispose]());
 
 const lastLine = (text: string) => text.trimEnd().split("\n").at(-1);
@@ -24,7 +24,7 @@ test("a camera that the model has not is refused", async () => {
   const { code, stdout, stderr } = await sdpg(home.path, "eval", "one", ...out);
   expect([code, stdout]).toEqual([2, ""]);
   expect(lastLine(stderr)).toBe('sdpg: Cannot film hopper by camera "widd": it has side, wide');
-}, 120_000);
+});
 
 test.each([["model_hash", "model"], ["task_hash", "task program"]])(
   "a policy of another task of the same name is refused (%s)",
@@ -45,7 +45,6 @@ test.each([["model_hash", "model"], ["task_hash", "task program"]])(
         `it is ${now} now; go back to the version that wrote it, or train again`,
     );
   },
-  120_000,
 );
 
 test.each([
@@ -87,7 +86,7 @@ test.skipIf(noTerminal)("watch plays an episode on a terminal and says how it en
   const said = /^one at epoch 1, start 3: return (\S+) in (\d+) steps$/.exec(last);
   expect(Number(said?.[2])).toBe(episode_length);
   expect(Number(said?.[1])).toBeCloseTo(sum, 1);
-}, 120_000);
+});
 
 test("watch without a terminal says what to do instead", async () => {
   const { code, stderr } = await sdpg(home.path, "watch", "one", "--once");
@@ -132,7 +131,6 @@ test(
       /ffmpeg is not installed.*apt-get install ffmpeg, then ffmpeg .*film\.mp4'/,
     );
   },
-  120_000,
 );
 
 test("a film of a run is kept where its page looks, named by what it shows", async () => {
@@ -168,7 +166,7 @@ test("a film of a run is kept where its page looks, named by what it shows", asy
   expect(basename(own.video)).toMatch(/^epoch-1-seed-0-camera-side-height-64-.*\.mp4$/);
   expect(readdirSync(join(home.path, "runs", "one", "videos")).sort())
     .toEqual([basename(own.video), basename(kept)].sort());
-}, 240_000);
+});
 
 test("a checkpoint has no page for a film", async () => {
   const { code, stderr } = await sdpg(home.path, "eval", checkpoint, "--film");

@@ -15,7 +15,7 @@ beforeAll(async () => {
   const slow = { ...seededRuns[0], runId: "hopper-slow", pace: 8, configuration: other };
   await seedRuns(service.url, [...seededRuns, slow]);
   await service.kill();
-}, 240_000);
+});
 afterAll(() => home[Symbol.asyncDispose]());
 
 /** Output of a command that has to succeed. */
@@ -35,7 +35,7 @@ describe("runs", () => {
     expect(await names("--task=hopper", "--state=done", "--algo=sdpg", "--preset=cpu"))
       .toEqual(["hopper-0", "hopper-1", "hopper-2", "hopper-slow"]);
     expect(await names("--state=failed")).toEqual([]);
-  }, 240_000);
+  });
 });
 
 describe("tag and note", () => {
@@ -70,7 +70,7 @@ describe("tag and note", () => {
       { run_id: "hopper-1", note: "" },
     ]);
     await out("tag", "hopper-1", "hopper-2", "-sweep", "-lr/0.002");
-  }, 240_000);
+  });
 });
 
 describe("show", () => {
@@ -90,7 +90,7 @@ describe("show", () => {
         ["all", "514 MB", "2026-01-01 00:00:01"],
       ]
     ) expect(page).toContainEqual(row);
-  }, 240_000);
+  });
   test("gives the same as JSON", async () => {
     const [shown] = events(await out("show", "hopper-1", "--json"));
     expect(shown.run).toMatchObject({ run_id: "hopper-1", seed: "1", state: "done" });
@@ -99,7 +99,7 @@ describe("show", () => {
     expect(shown.faults).toEqual([
       { service: "gpu-sim", kind: "non_finite", times: 3, first: 7, message: "" },
     ]);
-  }, 240_000);
+  });
 });
 
 describe("compare", () => {
@@ -146,7 +146,6 @@ describe("compare", () => {
       expect(mean[5]).toBe("1:15 ± 0:37");
       expect(page.slice(-2)).toEqual([["key", "A", "B"], ["actor.lr", "0.002", "0.001"]]);
     },
-    240_000,
   );
   test("takes any axis, and says what no run reached", async () => {
     const rows = events(
@@ -159,7 +158,7 @@ describe("compare", () => {
       { run_id: "hopper-0", mean_last: 3500, reached: { 2000: 20 * 32768, 9000: null } },
       { run_id: "walker-0", mean_last: 2100, reached: { 2000: 40 * 32768, 9000: null } },
     ]);
-  }, 240_000);
+  });
 });
 
 describe("export", () => {
@@ -178,7 +177,7 @@ describe("export", () => {
     for (const at of [0, parquet.length - 4]) {
       expect(new TextDecoder().decode(parquet.subarray(at, at + 4))).toBe("PAR1");
     }
-  }, 240_000);
+  });
   test("writes event files, a folder a run, the same bytes each time", async () => {
     const write = async (folder: string) => {
       await out("export", "hopper-0", "--format=tensorboard", `--out=${path(folder)}`);
@@ -192,7 +191,7 @@ describe("export", () => {
     }
     expect(records).toBe(1 + 40 + 4);
     expect(await write("two")).toEqual(bytes);
-  }, 240_000);
+  });
 });
 
 describe("refusals", () => {
@@ -211,5 +210,5 @@ describe("refusals", () => {
     expect(stderr.trimEnd().split("\n").length).toBe(1);
     expect(stdout).toBe("");
     expect(code).toBe(2);
-  }, 240_000);
+  });
 });

@@ -33,7 +33,7 @@ let inside: Awaited<ReturnType<typeof outcome>>;
 beforeAll(async () => {
   const args = ["--run=inside", `--epochs=${epochs}`];
   inside = await outcome("inside", await sdpg(home.path, "train", ...tiny, ...args));
-}, 120_000);
+});
 
 /** What a run that has ended came to, without what says how it got there. */
 async function outcome(run: string, { code, stdout, stderr }: Awaited<ReturnType<typeof sdpg>>) {
@@ -68,7 +68,7 @@ test("has the parameters, scalars and evaluations of a run that draws inside", a
   );
   expect(watched.length).toBe(1);
   await until("services end", () => processesOf(home.path).length === 0);
-}, 120_000);
+});
 
 test("names a renderer that dies, and goes on by resume to the same bits", async () => {
   const running = start(home.path, ["train", ...tiny, "--run=killed", apart]);
@@ -95,7 +95,7 @@ test("names a renderer that dies, and goes on by resume to the same bits", async
     ? inside
     : await outcome("whole", await sdpg(home.path, ...whole));
   expect(tensors).toEqual(reference.tensors);
-}, 120_000);
+});
 
 function newestManifest(run: string): string {
   const folder = join(home.path, "runs", run, "checkpoints");
@@ -113,4 +113,4 @@ test.each([
   expect(code).toBe(expected);
   expect(stderr.trimEnd().split("\n").at(-1)).toMatch(words);
   expect(() => Deno.statSync(join(home.path, "runs/no"))).toThrow(Deno.errors.NotFound);
-}, 60_000);
+});

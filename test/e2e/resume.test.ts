@@ -166,7 +166,8 @@ test("stopped at epoch 7 or killed there, and resumed: epoch 12 is bit-identical
       query(
         `SELECT count(), uniqExact(iteration), min(iteration), max(iteration) FROM scalars ` +
           `WHERE run_id = '${run}' AND name = 'critic_loss' FORMAT TSV`,
-      ), { timeout: 10_000 }).toBe("12\t12\t1\t12");
+      )
+    ).toBe("12\t12\t1\t12");
   }
   const gap = "abs(sumIf(value, startsWith(name, 'reward_term/')) - " +
     "sumIf(value, name = 'rollout_reward'))";
@@ -174,7 +175,7 @@ test("stopped at epoch 7 or killed there, and resumed: epoch 12 is bit-identical
     `SELECT max(gap) FROM (SELECT ${gap} AS gap FROM scalars GROUP BY run_id, iteration) FORMAT TSV`,
   );
   expect(Number(worst)).toBeLessThan(1e-3);
-}, 180_000);
+});
 
 test("from pixels: stopped at epoch 4 and resumed by fresh services, epoch 6 is bit-identical", async () => {
   const pixels = { ...request, observation: "pixels", epochs: 6n };
@@ -232,7 +233,6 @@ test(
     const end = await watch("damaged");
     expect(end.done?.stateHash).toBe(whole.done?.stateHash);
   },
-  90_000,
 );
 
 test("a simulator that dies fails the run by name; the run can be resumed", async () => {
@@ -249,7 +249,7 @@ test("a simulator that dies fails the run by name; the run can be resumed", asyn
   expect(Number(epoch)).toBeGreaterThanOrEqual(6);
   const { done } = await watch("orphan");
   expect(done?.epochs).toBe(9n);
-}, 90_000);
+});
 
 test(
   "stopping writes a checkpoint, which can be evaluated; wrong requests are refused with what is valid",
@@ -334,5 +334,4 @@ test(
       privilegedSize: 11,
     });
   },
-  90_000,
 );

@@ -15,7 +15,7 @@ beforeAll(async () => {
   const { code, stderr } = await sdpg(home.path, "train", "hopper", ...args, ...size, ...settings);
   expect(stderr).not.toMatch(/error/i);
   expect(code).toBe(0);
-}, 600_000);
+});
 afterAll(() => home[Symbol.asyncDispose]());
 
 interface SpanRow {
@@ -64,7 +64,7 @@ test("every epoch is one trace, whole, whose phases explain its time", async () 
   explained.sort((a, b) => a - b);
   expect(explained[Math.floor(explained.length / 2)]).toBeGreaterThan(0.95);
   expect(explained.at(-1)).toBeLessThan(1.001);
-}, 240_000);
+});
 
 test("scalars find their trace by run and iteration in SQL", async () => {
   const rows = await ask(
@@ -76,7 +76,7 @@ test("scalars find their trace by run and iteration in SQL", async () => {
   );
   expect(rows.map(({ iteration }) => iteration)).toEqual([1, 2, 3, 4, 5, 6]);
   for (const { seconds, traced } of rows) expect(traced).toBeCloseTo(seconds, 6);
-}, 240_000);
+});
 
 test("services' logs are there, with run and trace", async () => {
   const rows = await ask(
@@ -87,7 +87,7 @@ test("services' logs are there, with run and trace", async () => {
     rows.find(({ ServiceName, Body }) => ServiceName === service && Body === body);
   expect(said("gpu-sim", "batch created")?.TraceId).toBe(iterationTrace("traced", 0).traceId);
   for (const service of ["learner", "evaluation"]) expect(said(service, "listening")).toBeDefined();
-}, 240_000);
+});
 
 test("a run emits what docs/registry.md says, and nothing else", async () => {
   const spans = await spansOf();
@@ -108,7 +108,7 @@ test("a run emits what docs/registry.md says, and nothing else", async () => {
   expect(emitted).toEqual(
     registered("Metrics").filter((name) => hasGpu || !name.startsWith("hw.gpu.")),
   );
-}, 240_000);
+});
 
 /** First cells of the table below a heading. */
 function registered(heading: string): string[] {

@@ -9,7 +9,7 @@ beforeAll(async () => {
   const args = ["--epochs", "3", "--seed", "7", "--run", "first", "--json", ...small];
   const settings = ["evaluation.every=2", "task.height_cap=0.5"];
   trained = await sdpg(home.path, "train", "hopper", ...args, ...settings);
-}, 120_000);
+});
 afterAll(() => home[Symbol.asyncDispose]());
 
 describe("train --json", () => {
@@ -83,7 +83,7 @@ describe("the store after a training", () => {
     );
     expect(counts.n).toBe(counts.distinct);
     expect(counts).toMatchObject({ epochs: 3, steps: 3 * 16 * 8, nominal: 3 * 4 * 8 });
-  }, 60_000);
+  });
 
   test("has reward terms that sum to the reward", async () => {
     const rows = await ask(
@@ -96,7 +96,7 @@ describe("the store after a training", () => {
     for (const { terms, reward } of rows) {
       expect(Math.abs(terms - reward)).toBeLessThanOrEqual(1e-4 * Math.max(1, Math.abs(reward)));
     }
-  }, 60_000);
+  });
 
   test("knows the run, its end, its evaluation and its services", async () => {
     const [run] = await ask(home.path, "SELECT * FROM runs WHERE run_id = 'first'");
@@ -116,7 +116,7 @@ describe("the store after a training", () => {
       "telemetry",
     ]);
     for (const { pss } of services) expect(pss).toBeGreaterThan(1e6);
-  }, 60_000);
+  });
 
   test("is listed by runs, and evaluated by eval", async () => {
     const listed = events((await sdpg(home.path, "runs", "--json")).stdout);
@@ -142,7 +142,7 @@ describe("the store after a training", () => {
     const filmed = Deno.statSync(result.video);
     expect(filmed.isFile ? filmed.size : [...Deno.readDirSync(result.video)].length)
       .toBeGreaterThan(filmed.isFile ? 1000 : result.lengths[0] / 10);
-  }, 120_000);
+  });
 });
 
 describe("beside a running training", () => {
@@ -172,5 +172,5 @@ describe("beside a running training", () => {
       "SELECT run_id, count() = uniqExact(iteration, name) AS once FROM scalars GROUP BY run_id ORDER BY run_id",
     );
     expect(rows).toEqual([{ run_id: "one", once: 1 }, { run_id: "two", once: 1 }]);
-  }, 180_000);
+  });
 });

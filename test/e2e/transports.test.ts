@@ -81,7 +81,6 @@ test.each(["hopper", "walker"])(
     expect(await train(task, 1, grpc(0, "inline"))).toEqual(reference);
     expect(await train(task, 2, grpc(1, "inline"))).toEqual(reference);
   },
-  60_000,
 );
 
 test("hopper from pixels: the same bits over every way, and every picture drawn once", async () => {

@@ -77,7 +77,7 @@ function trajectoryHash(task: Task, place: number, environments: number, threads
   return hash.digest("hex");
 }
 
-describe.each(listTasks())("%s", { timeout: 240_000 }, (name) => {
+describe.each(listTasks())("%s", (name) => {
   test("rolls out to the same bits on 1 and 2 threads, run after run", async () => {
     const task = await loadTask(name);
     const hash = rolloutHash(task, 1);

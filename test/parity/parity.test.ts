@@ -24,7 +24,7 @@ async function convergedModel(name: string): Promise<Model> {
 }
 
 const title = `%s against MuJoCo (seed ${SEED})`;
-describe.each(["hopper", "walker", "ant", "humanoid"])(title, { timeout: 600_000 }, (name) => {
+describe.each(["hopper", "walker", "ant", "humanoid"])(title, (name) => {
   let model: Model;
   let oracle: Oracle;
   let states: State[];
@@ -41,7 +41,7 @@ describe.each(["hopper", "walker", "ant", "humanoid"])(title, { timeout: 600_000
     answers = states.map((state) => answerOf(oracle, state));
     forwards = answers.map(({ forward }) => forward);
     limits = answers.map((answer) => answer.limits);
-  }, 600_000);
+  });
   afterAll(() => oracle?.[Symbol.dispose]());
 
   test("the states contain every kind of situation", () => {

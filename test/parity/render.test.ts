@@ -161,7 +161,6 @@ describe.skipIf(missing !== undefined).each(["hopper", "walker", "ant", "humanoi
 describe.skipIf(missing !== undefined)(`random scenes (seed ${SEED})`, () => {
   test.each(Array.from({ length: SCENES }, (_, i) => SEED + i))(
     "scene %i agrees through every camera",
-    { timeout: 600_000 },
     async (seed) => {
       const scene = randomScene(seed);
       const path = join(folder, `scene${seed}.xml`);

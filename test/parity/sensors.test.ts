@@ -65,7 +65,7 @@ class Agreement {
   }
 }
 
-describe.each(["hopper", "ant", "humanoid"])("%s", { timeout: 180_000 }, (name) => {
+describe.each(["hopper", "ant", "humanoid"])("%s", (name) => {
   test(`measures what MuJoCo measures (seed ${SEED})`, async () => {
     const original = await declaration(name);
     const path = fileURLToPath(original.model);

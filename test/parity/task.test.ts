@@ -168,7 +168,7 @@ function distance(a: number, b: number, floor = 1): number {
   return Math.abs(a - b) / Math.max(floor, Math.abs(a), Math.abs(b));
 }
 
-describe.each(listTasks())("%s in gpu-sim", { timeout: 180_000 }, (name) => {
+describe.each(listTasks())("%s in gpu-sim", (name) => {
   test(`pays, ends and shows what the interpreter says (seed ${SEED})`, async () => {
     const original = await declaration(name);
     const model = await compileModel(fileURLToPath(original.model));
@@ -239,7 +239,7 @@ const elementwise = (op: ElementwiseOp, operands: Expression[]) =>
     Math.max(...operands.map((operand) => operand.length)),
   );
 
-describe("gpu-sim's evaluator", { timeout: 180_000 }, () => {
+describe("gpu-sim's evaluator", () => {
   let hopper: TaskDeclaration;
   let model: Model;
   beforeAll(async () => {

@@ -126,7 +126,7 @@ test("SIGTERM and SIGINT stop it cleanly, shared memory included", async () => {
     expect(await ended(child)).toBe(0);
     expect(objectsOf(child.pid!)).toEqual([]);
   }
-}, 30_000);
+});
 
 test.skipIf(existsSync("/dev/nvidiactl"))(
   "--device cuda without a GPU ends it with 2 and one line",
@@ -146,7 +146,7 @@ test("with --exit-with-parent the end of standard input stops it", async () => {
   const { child } = await start("--exit-with-parent");
   child.stdin!.end();
   expect(await ended(child)).toBe(0);
-}, 30_000);
+});
 
 test("what kill -9 leaves behind is swept when the next server starts", async () => {
   const first = await start();
@@ -158,7 +158,7 @@ test("what kill -9 leaves behind is swept when the next server starts", async ()
   expect(objectsOf(first.child.pid!)).toEqual([]);
   process.kill(second.child.pid!, "SIGTERM");
   expect(await ended(second.child)).toBe(0);
-}, 30_000);
+});
 
 /** An array in shared memory, opened while the object has its name. */
 class Opened {
@@ -263,4 +263,4 @@ test("a render process draws what the simulator's process draws, from its poses"
     process.kill(child.pid!, "SIGTERM");
     expect(await ended(child)).toBe(0);
   }
-}, 60_000);
+});
