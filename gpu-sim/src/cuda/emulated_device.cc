@@ -35,8 +35,8 @@ class Emulated final : public Device {
     return memory;
   }
   void release(void* memory) override { free(memory); }
-  void upload(void* to, const void* from, std::size_t bytes) override { memcpy(to, from, bytes); }
-  void download(void* to, const void* from, std::size_t bytes) override { memcpy(to, from, bytes); }
+  void upload(void* to, const void* from, std::size_t bytes) override { move(to, from, bytes); }
+  void download(void* to, const void* from, std::size_t bytes) override { move(to, from, bytes); }
   bool ipc_handle(void*, unsigned char*) override { return false; }
   void synchronize() override {}
 
@@ -78,7 +78,9 @@ class Emulated final : public Device {
     return plan_emulated_pictures(scene);
   }
   void draw(const DrawArgs& args) override { draw_emulated_pictures(args, seed_, fibers_); }
-  void move(void* to, const void* from, std::size_t bytes) override { memcpy(to, from, bytes); }
+  void move(void* to, const void* from, std::size_t bytes) override {
+    if (bytes > 0) memcpy(to, from, bytes);  // an empty array has no address
+  }
 
  private:
   template <int N>
