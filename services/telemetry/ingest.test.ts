@@ -100,6 +100,31 @@ describe("scalars", () => {
     expect(await one("SELECT count() AS n FROM scalars WHERE run_id = 'replay' AND name = 'late'"))
       .toEqual({ n: 4 });
   });
+  test("a list of runs reads their newest numbers, not all scalars, and finds the same", async () => {
+    const service = ingest();
+    for (const run of ["newest-a", "newest-b"]) {
+      for (let n = 1; n <= 3; n++) {
+        await service.put(rows([iteration(run, n, { "rewards": n * n, "a": -n })]));
+      }
+    }
+    await service.put(rows([iteration("newest-b", 4, { a: 0 })])); // an epoch without a return
+    await service.stop();
+    const ask = (settings: string) =>
+      store.rows(
+        "SELECT run_id, max(iteration) AS epochs, max(wall_time_s) AS s, max(env_steps_total) AS n, " +
+          "max(images_rendered) AS i, argMaxOrNullIf(value, iteration, name = 'rewards') AS r " +
+          `FROM scalars WHERE run_id LIKE 'newest-%' GROUP BY run_id ORDER BY run_id SETTINGS ${settings}`,
+      );
+    const newest = await ask("force_optimize_projection_name = 'newest'");
+    expect(newest).toEqual([
+      { run_id: "newest-a", epochs: 3, s: 1.5, n: 12288, i: 0, r: 9 },
+      { run_id: "newest-b", epochs: 4, s: 2, n: 16384, i: 0, r: 9 },
+    ]);
+    expect(await ask("optimize_use_projections = 0")).toEqual(newest);
+    await one(
+      "SELECT count() FROM run_progress SETTINGS force_optimize_projection_name = 'newest'",
+    );
+  });
   test("names with quotes and backslashes are told apart", async () => {
     const names = { "it's": 1, "back\\slash": 2, 'say "x"': 3, "back": 4, "tab\t": 5 };
     for (let i = 0; i < 2; i++) {

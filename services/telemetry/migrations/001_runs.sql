@@ -57,7 +57,7 @@ ENGINE = MergeTree
 ORDER BY (run_id, iteration, episode)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
--- Processes of a run about once a second. Bytes as in /proc/<pid>/smaps_rollup: proportional is PSS,
+-- Processes of a run now and then. Bytes as in /proc/<pid>/smaps_rollup: proportional is PSS,
 -- which may be summed over services. source and sequence name the row: they make it exactly one.
 CREATE TABLE IF NOT EXISTS resources
 (
