@@ -189,10 +189,16 @@ async function googleTest(
   const success = await runHere(binary, ["--gtest_brief=1", `--gtest_output=json:${report}`]);
   const result = await readReport<{
     testsuites: {
-      testsuite: { name: string; classname: string; failures?: { failure: string }[] }[];
+      testsuite: {
+        name: string;
+        classname: string;
+        result: string;
+        failures?: { failure: string }[];
+      }[];
     }[];
   }>(report);
-  const tests = result?.testsuites.flatMap(({ testsuite }) => testsuite) ?? [];
+  const tests = result?.testsuites.flatMap(({ testsuite }) => testsuite)
+    .filter(({ result }) => result !== "SKIPPED") ?? [];
   return outcomeOf(
     tests.map(({ classname, name, failures }) => ({
       name: `${classname}.${name}`,
