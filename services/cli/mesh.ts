@@ -38,7 +38,7 @@ export const gpuSimBinary = join(checkoutDirectory, "build/gpu-sim/gpu-sim");
 /** What a service has to end in after it was asked to: a learner writes a checkpoint first. */
 const graceMs = {
   learner: 60_000,
-  evaluation: 10_000,
+  evaluation: 40_000,
   render: 5_000,
   "gpu-sim": 5_000,
   telemetry: 15_000,

@@ -205,7 +205,6 @@ async function follow(
     await resources.stop();
     logs.follow(services);
     metrics.stop();
-    await recorder.flush(2000);
     await recorder.close();
   }
   if (outcome instanceof Error) {

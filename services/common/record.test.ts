@@ -1,6 +1,8 @@
-import { expect, test } from "vitest";
+import { afterEach, expect, test, vi } from "vitest";
 import { Recorder } from "./record.ts";
 import { iterationTrace, spanId } from "./trace.ts";
+
+afterEach(() => void vi.useRealTimers());
 
 /** A telemetry service that answers as it is told and keeps what it took. */
 function receiver(status: (path: string) => number = () => 200) {
@@ -62,6 +64,51 @@ test("Recorder.phases() sends OTLP spans, a resource per service, parents by nam
   expect(valueOf(physics.attributes, "rl.phase.count")).toEqual({ intValue: "3" });
 });
 
+/** A service that is away, busy or there, as `now.is` says, and the rows it has. */
+function fickle() {
+  const now: { is: "away" | "busy" | "there" } = { is: "away" };
+  const { requests, fetch } = receiver(() => now.is === "busy" ? 503 : 200);
+  const take = (input: string | URL | Request, init?: RequestInit) =>
+    now.is === "away" ? Promise.reject(new TypeError("refused")) : fetch(input, init);
+  return { now, requests, fetch: take as typeof globalThis.fetch };
+}
+
+test("the end does not sit out the wait of a service that was long away", async () => {
+  vi.useFakeTimers();
+  const { now, requests, fetch } = fickle();
+  const recorder = record(fetch, { random: () => 1 });
+  recorder.iteration(iteration(1));
+  await vi.advanceTimersByTimeAsync(60_000); // six seconds between its tries by now
+  now.is = "there";
+  let closed = false;
+  void recorder.close().then(() => closed = true);
+  await vi.advanceTimersByTimeAsync(1000);
+  expect(closed).toBe(true);
+  expect(requests).toHaveLength(1);
+  expect(recorder.dropped).toBe(0);
+});
+
+test.each(
+  [
+    ["busy", 20_000, 25_000, 0],
+    ["busy", 100_000, 35_000, 1],
+    ["away", 4000, 5000, 0],
+    ["away", 100_000, 6000, 1],
+  ] as const,
+)("a service that is %s for %i ms is waited for: done after %i ms, %i lost", async (...args) => {
+  vi.useFakeTimers();
+  const [how, forMs, closedMs, lost] = args;
+  const { now, fetch } = fickle();
+  now.is = how;
+  const recorder = record(fetch, { random: () => 1 });
+  recorder.iteration(iteration(1));
+  let closed = false;
+  void recorder.close().then(() => closed = true);
+  setTimeout(() => now.is = "there", forMs);
+  await vi.advanceTimersByTimeAsync(closedMs);
+  expect(closed).toBe(true);
+  expect(recorder.dropped).toBe(lost);
+});
 test("a collector without traces gets them no more, and every row", async () => {
   const { requests, fetch } = receiver((path) => path === "/v1/traces" ? 404 : 200);
   const recorder = record(fetch);

@@ -145,7 +145,9 @@ export interface RecorderOptions {
 
 const maxBatchBytes = 1024 * 1024;
 const requestTimeoutMs = 15_000;
-const backoffMs = { first: 100, last: 5000 };
+const backoffMs = { first: 100, last: 5000, flushing: 250 };
+/** How long the end waits for the last rows: of a service that is not there, and of one that is slow. */
+const closingMs = { away: 5000, slow: 30_000 };
 
 /** Events named by run and iteration, which may be sent by one process and again by another. */
 const durableEvents = ["rl.iteration", "rl.evaluation"];
@@ -180,6 +182,8 @@ export class Recorder {
   #droppedUnreported = 0;
   #lastRun = "";
   #flushing = 0;
+  /** Whether nobody answered the last request that ended; a slow answer is none yet. */
+  #away = false;
   /** A run's state waits, which should be seen soon. */
   #urgent = false;
   #closed = new AbortController();
@@ -318,9 +322,13 @@ export class Recorder {
     return { sent: this.#sent, dropped: this.#dropped };
   }
 
-  /** Sends the rest (5 s at most) and stops. Rows that could not be sent count as dropped. */
+  /**
+   * Sends the rest and stops, after 5 s where the service is not there, after 30 s where it is slow. Rows
+   * that could not be sent count as dropped.
+   */
   async close(): Promise<void> {
-    await this.flush(5000);
+    await this.flush(closingMs.away);
+    if (this.#queue.length > 0 && !this.#away) await this.flush(closingMs.slow - closingMs.away);
     this.#closed.abort();
     this.#wake();
     await this.#sender;
@@ -453,7 +461,7 @@ export class Recorder {
         if (batch.length === 0) continue;
         const outcome = await this.#post(signal, batch);
         if (outcome === "retry") {
-          await this.#pause(waitMs * (0.8 + 0.4 * this.#random()), false);
+          await this.#backOff(waitMs * (0.8 + 0.4 * this.#random()));
           waitMs = Math.min(waitMs * 2, backoffMs.last);
           this.#unanswered.set(signal, batch);
           break;
@@ -488,7 +496,7 @@ export class Recorder {
       let outcome: Outcome = "retry";
       while (outcome === "retry" && !this.#closed.signal.aborted) {
         outcome = await this.#post(signal, [row]);
-        if (outcome === "retry") await this.#pause(backoffMs.last * this.#random(), false);
+        if (outcome === "retry") await this.#backOff(backoffMs.last * this.#random());
       }
       if (outcome !== "retry") this.#take([row], outcome === "stored");
     }
@@ -537,6 +545,7 @@ export class Recorder {
         signal: AbortSignal.any([this.#closed.signal, AbortSignal.timeout(requestTimeoutMs)]),
       });
       const text = await response.text();
+      this.#away = false;
       if (response.ok) return "stored";
       if (response.status === 404 && signal !== "logs") return "unwanted";
       // 429 and 5xx ask for another try; any other status will not get better.
@@ -547,25 +556,42 @@ export class Recorder {
         events: [...new Set(batch.map(({ event }) => event))],
       });
       return "refused";
-    } catch {
+    } catch (error) {
+      this.#away = (error as Error).name !== "TimeoutError";
       return "retry"; // not reachable, cut off, or too slow: the batch may or may not be stored
     }
   }
 
-  /** Waits; a flush or the end cuts the wait short (`interruptible`: only then for a flush). */
-  async #pause(ms: number, interruptible = true): Promise<void> {
+  /** Waits for company; a flush, an urgent row, a full batch or the end cuts the wait short. */
+  async #pause(ms: number): Promise<void> {
     const until = performance.now() + ms;
     while (!this.#closed.signal.aborted) {
       const left = until - performance.now();
-      if (left <= 0 || (interruptible && (this.#flushing > 0 || this.#urgent))) return;
-      if (interruptible && this.#queuedBytes >= maxBatchBytes) return;
-      let timer: ReturnType<typeof setTimeout> | undefined;
-      await new Promise<void>((resolve) => {
-        this.#wake = resolve;
-        timer = setTimeout(resolve, left);
-      });
-      clearTimeout(timer);
+      if (left <= 0 || this.#flushing > 0 || this.#urgent) return;
+      if (this.#queuedBytes >= maxBatchBytes) return;
+      await this.#sleep(left);
     }
+  }
+
+  /** Waits before a request is tried again, not for long where a flush waits for its rows. */
+  async #backOff(ms: number): Promise<void> {
+    const began = performance.now();
+    while (!this.#closed.signal.aborted) {
+      const until = began + (this.#flushing > 0 ? Math.min(ms, backoffMs.flushing) : ms);
+      const left = until - performance.now();
+      if (left <= 0) return;
+      await this.#sleep(left);
+    }
+  }
+
+  /** Until something changes, `ms` at most. */
+  async #sleep(ms: number): Promise<void> {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    await new Promise<void>((resolve) => {
+      this.#wake = resolve;
+      timer = setTimeout(resolve, ms);
+    });
+    clearTimeout(timer);
   }
 }
 
